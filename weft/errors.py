@@ -1,4 +1,7 @@
-"""The errors of Weft. Each says what happened and where (message) and what to do next (hint); the command line prints both."""
+"""The errors of Weft. Each says what happened and where (message) and what to do next (hint).
+
+The command line prints both.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ class Problem:
         message: what is wrong, with the value found and what was expected.
         hint: the nearest valid name or the next thing to do.
         path: key path inside the experiment, e.g. `("training", "optimizer", "AdamW", "lr")`.
-        file, line, column: where it is written (line and column count from 1); None when it came from Python or the command line.
+        file, line, column: where it is written (line and column count from 1); None when it came from Python or the
+            command line.
     """
 
     message: str
