@@ -1,8 +1,9 @@
 """Files that are written whole or not at all.
 
-A file is written under a temporary name in its own folder, synced, and renamed over the old one; then the folder is synced. Whoever
-dies in between (a kill, a full disk, a power cut) leaves the old file as it was and at most a stray `.<name>.<pid>.tmp`.
-The temporary file must stay in the same folder: a rename between file systems is a copy, and a copy can be cut short.
+A file is written under a temporary name in its own folder, synced, and renamed over the old one; then the folder is
+synced. Whoever dies in between (a kill, a full disk, a power cut) leaves the old file as it was and at most a stray
+`.<name>.<pid>.tmp`. The temporary file must stay in the same folder: a rename between file systems is a copy, and a copy
+can be cut short.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import BinaryIO
 from weft.errors import RunDirectoryError
 
 _TEMPORARY = re.compile(r"^\..+\.(?P<pid>\d+)\.tmp$")
-_ABANDONED_AFTER = 3600.0  # seconds; a temporary file this old belongs to nobody, even where its process number is in use again
+_ABANDONED_AFTER = 3600.0  # seconds; a temporary file this old belongs to nobody, even where its number is in use again
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then resume",
@@ -43,7 +44,7 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
         data: the content, or a function that writes it into the open binary file it is given.
 
     Raises:
-        RunDirectoryError: the disk is full, read-only or failing. The old file is untouched and the temporary one is gone.
+        RunDirectoryError: the disk is full, read-only or failing. The old file is untouched, the temporary one gone.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path, kept=f"{path.name} as it was before" if path.exists() else f"no half-written {path.name}"):
@@ -63,26 +64,26 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut (a rename is an entry of the folder, which has a cache of its own)."""
+    """Make a rename inside `folder` survive a power cut: names live in the folder, which is cached apart from the file."""
     if os.name == "nt":  # Windows cannot open folders; its renames are journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders: nothing to lose there
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync folders at all
             raise
     finally:
         os.close(descriptor)
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove temporary files that killed processes left in `folder` (not below it); call it while holding the run's lock.
+    """Remove temporary files that killed processes left in `folder`, not below it. Hold the run's lock meanwhile.
 
     Returns:
         the files removed. Fresh ones of another live process of this machine are left alone.
     """
-    removed = []
+    removed: list[Path] = []
     if not folder.is_dir():
         return removed
     for entry in sorted(folder.iterdir()):
@@ -116,7 +117,7 @@ def process_exists(pid: int) -> bool:
 
 @contextmanager
 def explained(path: Path, kept: str) -> Iterator[None]:
-    """Turn an operating system's refusal to write into a RunDirectoryError that names path, what was kept, and the remedy.
+    """Turn a refused write into a RunDirectoryError that names the path, what was kept, and the remedy.
 
     Args:
         path: what was being written.
