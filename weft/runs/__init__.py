@@ -1,8 +1,12 @@
 """The run directory: its layout, the history of a run, where it came from, and the table of all runs beside it."""
 
+from weft.runs.code import code_digest, snapshot_code
 from weft.runs.directory import RunDirectory, is_run, new_run_path
+from weft.runs.experiments import append_experiment_row, flatten
 from weft.runs.files import sweep, write_atomically
 from weft.runs.jsonfiles import read_json, write_json
+from weft.runs.provenance import collect_provenance, git_state, packages, write_requirements
+from weft.runs.secrets import mask, mask_arguments
 from weft.runs.tables import TIMING_COLUMNS, History, Row, StepLog, read_rows
 
 __all__ = [
@@ -11,11 +15,21 @@ __all__ = [
     "Row",
     "RunDirectory",
     "StepLog",
+    "append_experiment_row",
+    "code_digest",
+    "collect_provenance",
+    "flatten",
+    "git_state",
     "is_run",
+    "mask",
+    "mask_arguments",
     "new_run_path",
+    "packages",
     "read_json",
     "read_rows",
+    "snapshot_code",
     "sweep",
     "write_atomically",
     "write_json",
+    "write_requirements",
 ]

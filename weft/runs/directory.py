@@ -17,15 +17,16 @@ from weft.runs.lock import RunLock
 from weft.runs.tables import History, StepLog
 
 _LOCK_NAME = ".lock"
-_MARKS = ("experiment.yaml", "provenance.json", "summary.json", "result.json")  # a folder with one of these holds a run
+_MARKS = ("provenance.json", "summary.json", "result.json")  # a folder with one of these holds a run
 _FOLDERS = ("code", "tensorboard", "checkpoints", "scores", "predictions")
+_FOLD = re.compile(r"^fold-(\d+)$")
 
 
 class RunDirectory:
     """A run directory; its attributes are the paths of its files, whether they exist yet or not.
 
-    Use `RunDirectory.create` for a new run and `RunDirectory.open` for one that exists. As a context manager it releases
-    its lock at the end.
+    Use `RunDirectory.create` for a new run and `RunDirectory.open` for one that exists. As a context manager it gives
+    its lock back at the end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +83,7 @@ class RunDirectory:
             writing: lock it, and remove temporary files that a killed process left (for resuming).
 
         Raises:
-            RunDirectoryError: there is no run (the message says what is there instead), or another process writes in it.
+            RunDirectoryError: there is no run (the message says what is there instead), or it is in use.
         """
         run = cls(Path(path))
         if not is_run(run.path):
@@ -164,9 +165,15 @@ class RunDirectory:
     def missing(self) -> list[str]:
         """What a finished run would have and this one has not, by file name."""
         expected = (
-            self.experiment_file, self.provenance_file, self.history_file, self.weights, self.result_file, self.data_file,
-            self.splits_file, self.report,
-        )  # fmt: skip
+            self.experiment_file,
+            self.provenance_file,
+            self.data_file,
+            self.splits_file,
+            self.history_file,
+            self.weights,
+            self.result_file,
+            self.report,
+        )
         return [path.name for path in expected if not path.exists()]
 
     def _refuse_if_used(self) -> None:
@@ -183,16 +190,15 @@ class RunDirectory:
             )
 
 
-_FOLD = re.compile(r"^fold-(\d+)$")
-
-
 def is_run(path: str | Path) -> bool:
-    """Whether a folder holds a run (at least its beginning)."""
-    return any((Path(path) / mark).is_file() for mark in _MARKS)
+    """Whether a folder holds a run, at least its beginning; an experiment.yaml alone may be anyone's."""
+    path = Path(path)
+    begun = (path / "experiment.yaml").is_file() and (path / _LOCK_NAME).is_file()
+    return begun or any((path / mark).is_file() for mark in _MARKS)
 
 
 def new_run_path(root: str | Path, name: str) -> Path:
-    """Make a new empty folder for a run, e.g. `runs/breast-cancer-20261120-093012`; unique also when many start at once.
+    """Make a new empty folder for a run, e.g. `runs/breast-cancer-20261120-093012`; no two callers get the same one.
 
     Args:
         root: the folder that holds the runs; made where it does not exist.
@@ -222,7 +228,7 @@ def _slug(name: str) -> str:
 
 def _is_leftover(entry: Path) -> bool:
     """Whether this is what a run leaves that was killed before it wrote anything."""
-    if entry.name == _LOCK_NAME or (entry.name.startswith(".") and entry.name.endswith(".tmp")):
+    if entry.name in (_LOCK_NAME, "log.txt") or (entry.name.startswith(".") and entry.name.endswith(".tmp")):
         return True
     return entry.name in _FOLDERS and entry.is_dir() and not any(entry.iterdir())
 

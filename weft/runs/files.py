@@ -2,8 +2,8 @@
 
 A file is written under a temporary name in its own folder, synced, and renamed over the old one; then the folder is
 synced. Whoever dies in between (a kill, a full disk, a power cut) leaves the old file as it was and at most a stray
-`.<name>.<pid>.tmp`. The temporary file must stay in the same folder: a rename between file systems is a copy, and a copy
-can be cut short.
+`.<name>.<pid>.tmp`. The temporary file must stay in the same folder: a rename between file systems is a copy, and a
+copy can be cut short.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` survive a power cut: names live in the folder, which is cached apart from the file."""
+    """Make a rename inside `folder` survive a power cut: names are the folder's content, cached apart from the file."""
     if os.name == "nt":  # Windows cannot open folders; its renames are journaled
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -38,7 +38,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} does not exist", "is this a run directory, and did the run get that far?") from error
+        raise RunDirectoryError(f"{path} does not exist", "is it a run, and did it get that far?") from error
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror}", "check the permissions of the run") from error
     except ValueError as error:

@@ -88,8 +88,8 @@ def _flock(descriptor: int, path: Path, operation: int) -> None:
             raise
         raise RunDirectoryError(
             f"the file system of {path} has no file locks, so two processes could write there at once",
-            "choose a folder on another file system (run.output or --out), or mount this one with locks; if you are sure "
-            f"that only one process writes there, set {NO_LOCK_VARIABLE}=1",
+            "choose a folder on another file system (run.output or --out), or mount this one with locks; if you are "
+            f"sure that only one process writes there, set {NO_LOCK_VARIABLE}=1",
         ) from error
 
 
@@ -114,7 +114,7 @@ _locks: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 
 def _forget_in_child() -> None:
-    """A forked loader worker must not keep the lock alive after its parent was killed (closing a copy does not unlock)."""
+    """A forked loader worker must not keep the lock of a parent that was killed; closing a copy does not unlock."""
     for lock in list(_locks):
         lock.release()
 

@@ -1,0 +1,103 @@
+"""The code of a run as it was: Weft itself and the user's files, kept in `code/`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import weft
+from weft.errors import RunDirectoryError
+from weft.runs.directory import RunDirectory
+from weft.runs.files import explained, write_atomically
+
+_LEAVE_OUT = {"__pycache__", ".mypy_cache", ".ruff_cache"}
+_COMPILED = {".pyc", ".pyo", ".so", ".pyd"}
+_NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows: the same code gives the same bytes
+
+
+def code_digest() -> str:
+    """Digest of Weft's own source (sha256, hex): whether two runs used the same code, whatever its version says."""
+    digest = hashlib.sha256()
+    root = _package()
+    for file in _source_files(root):
+        name = file.relative_to(root).as_posix()
+        content = file.read_bytes()
+        digest.update(f"{len(name)}:{name}:{len(content)}:".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def snapshot_code(run: RunDirectory, patches: Iterable[Path] = ()) -> dict[str, str]:
+    """Keep the code of a run: `code/weft.zip` and `code/patches/`.
+
+    Args:
+        run: the run.
+        patches: the user's files, or folders of them (without caches and compiled files).
+
+    Returns:
+        where each patch was put, relative to the run, by the path it was given as.
+
+    Raises:
+        RunDirectoryError: a patch does not exist, or the disk refuses.
+    """
+    target = run.code / "patches"
+    stored: dict[str, str] = {}
+    taken: set[str] = set()
+    with explained(run.code, kept="everything written before"):
+        run.code.mkdir(exist_ok=True)
+        write_atomically(run.code / "weft.zip", _zip_package())
+        for patch in patches:
+            if not patch.exists():
+                raise RunDirectoryError(f"the patch {patch} does not exist", "correct its path under `patches:`")
+            name = _free_name(patch, taken)
+            _copy(patch, target / name)
+            stored[str(patch)] = (target / name).relative_to(run.path).as_posix()
+    return stored
+
+
+def _package() -> Path:
+    return Path(weft.__file__).parent
+
+
+def _source_files(root: Path) -> list[Path]:
+    """The files of a package in a fixed order, without what Python and tools leave between them."""
+
+    def belongs(file: Path) -> bool:
+        hidden = file.name.startswith(".") or bool(_LEAVE_OUT & set(file.relative_to(root).parts))
+        return file.is_file() and file.suffix not in _COMPILED and not hidden
+
+    return sorted(filter(belongs, root.rglob("*")), key=lambda file: file.relative_to(root).as_posix())
+
+
+def _zip_package() -> bytes:
+    root, buffer = _package(), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in _source_files(root):
+            entry = zipfile.ZipInfo(f"weft/{file.relative_to(root).as_posix()}", date_time=_NO_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, wherever it is written
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, file.read_bytes())
+    return buffer.getvalue()
+
+
+def _free_name(patch: Path, taken: set[str]) -> str:
+    """The patch's own name, numbered where two folders hold one of the same name."""
+    name, number = patch.name, 1
+    while name in taken:
+        number += 1
+        name = f"{patch.stem}-{number}{patch.suffix}"
+    taken.add(name)
+    return name
+
+
+def _copy(source: Path, target: Path) -> None:
+    files = [(source, target)]
+    if source.is_dir():
+        files = [(file, target / file.relative_to(source)) for file in _source_files(source)]
+    for original, copy in files:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, original.read_bytes())
