@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import socket
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -29,7 +28,6 @@ class RunLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor: int | None = None
-        _locks.add(self)
 
     @property
     def held(self) -> bool:
@@ -58,12 +56,14 @@ class RunLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        _held.add(self)
 
     def release(self) -> None:
         """Give the lock back; without effect where it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            _held.discard(self)
 
 
 @contextmanager
@@ -110,12 +110,12 @@ def _explain_holder(path: Path) -> tuple[str, str]:
     return message, "wait for it to end, stop it (it saves its state), or choose another folder with --out"
 
 
-_locks: weakref.WeakSet[RunLock] = weakref.WeakSet()
+_held: set[RunLock] = set()  # not weak: a forgotten RunLock object still holds its lock
 
 
 def _forget_in_child() -> None:
     """A forked loader worker must not keep the lock of a parent that was killed; closing a copy does not unlock."""
-    for lock in list(_locks):
+    for lock in list(_held):
         lock.release()
 
 

@@ -10,11 +10,11 @@ MASK = "***"
 _WORDS = r"(?:pass(?:word|wd|phrase)?|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|credentials?|auth)"
 _NAME = re.compile(rf"(?:^|[-_.]){_WORDS}$", re.IGNORECASE)
 _SETTING = re.compile(rf"""(?P<name>(?:^|(?<=[-_.?&;:\s,{{"'])){_WORDS}["']?\s*[=:]\s*)[^\s&;,}}]+""", re.IGNORECASE)
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*)://(?P<rest>[^\s\"'<>]+)", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.\-]*)://(?P<rest>[^\s\"'<>)\]}]+)", re.IGNORECASE)
 _USER = re.compile(r"^[^/@]*(?:@[^/@]*)*@(?=[^/@])")
 _RANDOM = re.compile(r"(?<=/)(?=[\w\-]*\d)(?=[\w\-]*[A-Za-z])[\w\-]{18,}(?=/|$|\?)")
 
-# Schemes whose path names a place. Those of notification services (slack://, tgram://, …) carry their tokens in the path.
+# Schemes whose path names a place. Notification services (slack://, tgram://, …) carry their tokens in it.
 _PLACES = {"http", "https", "ftp", "sftp", "ssh", "git", "file", "s3", "gs", "az", "hdfs", "env", "tcp"}
 _PLACES |= {"sqlite", "postgres", "postgresql", "mysql", "mariadb", "redis", "duckdb"}
 
