@@ -1,0 +1,87 @@
+"""An experiment as it was written: plain data, and the place of each key and value for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from weft.config.component import Place
+from weft.errors import Problem
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass
+class Document:
+    """What a file, dict or command line holds.
+
+    Args:
+        data: dicts, lists and values as written; keys are text or whole numbers.
+        keys: place of the key (or list entry) at a key path.
+        values: place of the value at a key path.
+        problems: mistakes found while reading.
+    """
+
+    data: Any
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    values: dict[KeyPath, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def place(self, path: KeyPath, *, key: bool = False) -> Place:
+        """The place of a key path, or of the nearest section around it that was written.
+
+        Args:
+            path: key path in the experiment's full form; `component` may be absent in the file (short form of `model`).
+            key: the place of the key rather than of its value.
+        """
+        written = self._as_written(path)
+        if len(written) == len(path) or () == path:
+            first, second = (self.keys, self.values) if key else (self.values, self.keys)
+        else:
+            first, second = self.keys, self.values
+        return first.get(written) or second.get(written) or self.values.get((), Place())
+
+    def _as_written(self, path: KeyPath) -> KeyPath:
+        """The longest part of the path that exists in the document."""
+        written: KeyPath = ()
+        node = self.data
+        for position, segment in enumerate(path):
+            if isinstance(node, Mapping) and segment in node:
+                node = node[segment]
+            elif isinstance(node, list | tuple) and isinstance(segment, int) and segment < len(node):
+                node = node[segment]
+            elif segment == "component" and position == 1:
+                continue
+            else:
+                return written
+            written = (*written, segment)
+        return written
+
+    def at(self, problem: Problem, *, key: bool = False) -> Problem:
+        """The problem with the place of its key path, unless it has one already."""
+        if problem.file is not None or problem.line is not None:
+            return problem
+        place = self.place(problem.path, key=key)
+        return replace(problem, file=place.file, line=place.line, column=place.column)
+
+    def forget(self, path: KeyPath) -> None:
+        """Drop the places of a key path and all below it."""
+        for places in (self.keys, self.values):
+            for known in [known for known in places if known[: len(path)] == path]:
+                del places[known]
+
+    def mark(self, path: KeyPath, value: Any, place: Place) -> None:
+        """Give a key path and all below it one place."""
+        self.keys[path] = self.values[path] = place
+        for segment, child in children(value):
+            self.mark((*path, segment), child, place)
+
+
+def children(value: Any) -> Iterable[tuple[str | int, Any]]:
+    """The entries of a mapping or list with their keys or positions; nothing for any other value."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, list | tuple):
+        return list(enumerate(value))
+    return []

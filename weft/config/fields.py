@@ -1,0 +1,58 @@
+"""The base class of all sections of an experiment, and field types that several of them share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+Value = TypeVar("Value")
+
+
+class Section(BaseModel):
+    """A part of the experiment file: unknown keys are errors, text is not read as a number, nothing can be reassigned."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+    )
+
+
+# Python users may write tuples for lists and text for paths; the items stay strict.
+Items = Annotated[list[Value], Field(strict=False)]
+FilePath = Annotated[Path, Field(strict=False)]
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _auto_or_count(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise PydanticCustomError("auto_or_count", "expected 'auto' or a whole number from 0, found {found}", {"found": repr(value)})
+
+
+AutoOrCount = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_auto_or_count),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}),
+]
+
+
+def _not_empty(value: list[Value]) -> list[Value]:
+    if not value:
+        raise PydanticCustomError("empty_list", "expected at least one entry, found an empty list")
+    return value
+
+
+NotEmpty = Annotated[list[Value], Field(strict=False), AfterValidator(_not_empty)]

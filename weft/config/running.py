@@ -1,0 +1,51 @@
+"""The `run:` section: how and where, never what. It does not belong to the fingerprint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from weft.config.component import Component
+from weft.config.fields import AutoOrCount, Count, FilePath, Items, Positive, Section
+
+
+class CheckpointEvery(Section):
+    """How often a checkpoint is written: whichever comes first."""
+
+    minutes: Positive | None = None
+    """Minutes between checkpoints."""
+    steps: Count | None = None
+    """Steps between checkpoints."""
+    epochs: Count | None = None
+    """Epochs between checkpoints."""
+
+
+class RunConfig(Section):
+    """How and where an experiment is run."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    processes: Count = 1
+    """Number of processes that train together."""
+    num_workers: AutoOrCount = "auto"
+    """Number of processes that load data."""
+    cache: Literal["none", "memory", "disk"] = "none"
+    """Where items are kept after the base transforms."""
+    output: FilePath = Path("runs")
+    """Folder in which run directories are made."""
+    checkpoint_every: CheckpointEvery = CheckpointEvery(epochs=1)
+    """How often a checkpoint is written."""
+    threads: AutoOrCount = "auto"
+    """Number of threads of an operation."""
+    progress: bool = True
+    """Whether progress is shown."""
+    tensorboard: bool = True
+    """Whether TensorBoard files are written."""
+    log_every: Count = 50
+    """Number of steps between entries of the step log."""
+    observers: Items[Component] = []
+    """Observers of the run."""
+    predictions: bool = False
+    """Whether predictions on the test split are kept."""
