@@ -20,6 +20,7 @@ terminal := $(shell test -t 0 && echo --interactive --tty)
 define only_torch
 @echo "Installing PyTorch $(torch) and what $@ asks for; the first time this downloads a good deal."
 $(pip) "torch==$(torch)"
+@$(python) -c 'import torch' || { echo "$(VENV) is damaged. Remove it (make clean-venv) and run make again."; exit 1; }
 endef
 
 .DEFAULT_GOAL := help
