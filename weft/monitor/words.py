@@ -1,0 +1,19 @@
+"""How numbers are written on the terminal and in the log, the same everywhere."""
+
+from __future__ import annotations
+
+
+def number(value: float) -> str:
+    """Four significant digits; whole numbers as such."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """A duration as a person says it: `0.8 s`, `1:05 min`, `2:03:04 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
