@@ -70,13 +70,13 @@ class ProgressBar(Observer):
 
     def on_step(self, step: Step) -> None:
         self._items += step.items
+        self._progress.epoch = step.epoch
         if step.loss is not None:
             self._progress.loss = step.loss
         if step.learning_rate is not None:
             self._progress.learning_rate = step.learning_rate
         now = time.monotonic()
         if now >= self._next:
-            self._progress.epoch = step.epoch
             self._progress.share = min(1.0, (step.batch + 1) / max(step.batches, 1))
             self._measure_speed(now)
             self._show(now)
@@ -97,6 +97,7 @@ class ProgressBar(Observer):
         if epoch.improved:
             progress.best_epoch = epoch.epoch
         progress.best = epoch.best
+        progress.speed = epoch.row.get("items_per_second", progress.speed)
         self._estimate(time.monotonic())
         self._display.epoch(progress, epoch)
         self._items, self._window_began = 0, time.monotonic()
@@ -229,17 +230,17 @@ def _left(progress: Progress) -> str:
 def _line(progress: Progress, width: int) -> Table:
     """The moving line: epoch, bar of the whole run, share of the epoch, and as many measurements as fit."""
     head = f"{_epoch_of(progress)} {progress.share:4.0%}"
-    room = width - len(head) - 2 - 12  # the bar takes at least 10
+    room = width - len(head) - 2 - 10  # the bar takes at least 8
     shown = ""
     for part in [progress.validating, *_measurements(progress)]:
         longer = f"{shown} · {part}" if shown and part else shown or part
-        if len(longer) > room:
-            break
-        shown = longer
+        if len(longer) <= room:
+            shown = longer
     done = (progress.epoch + progress.share) / max(progress.start.epochs, 1)
     line = Table.grid(padding=(0, 1), expand=True)
     line.add_column(no_wrap=True)
-    line.add_column(ratio=1)
     line.add_column(no_wrap=True)
-    line.add_row(Text(head, style="bold"), Bar(total=1.0, completed=min(done, 1.0)), Text(shown))
+    line.add_column(ratio=1, no_wrap=True)
+    bar = Bar(total=1.0, completed=min(done, 1.0), width=min(30, max(8, room - len(shown) + 10)))
+    line.add_row(Text(head, style="bold"), bar, Text(shown))
     return line
