@@ -69,10 +69,14 @@ class TrainingConfig(Section):
     """Number of optimizer steps after which training ends, also inside an epoch."""
     batch_size: Count
     """Number of items in a batch."""
+    evaluation_batch_size: Count | None = None
+    """Number of items in a batch of validation and test; without it, `batch_size`. Whole volumes of unlike size need 1."""
+    evaluation_batch_size: Count | None = None
+    """Number of items in a batch where nothing is trained; without it, `batch_size`."""
     drop_last: bool = False
     """Whether a last, smaller batch of an epoch is left out."""
     optimizer: Component | None = None
-    """The optimizer with its arguments."""
+    """The optimizer with its arguments; without it, Adam."""
     optimizers: dict[str, Component] = {}
     """Optimizers by the name of the network, for tasks with several."""
     scheduler: Component | None = None

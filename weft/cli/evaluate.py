@@ -1,0 +1,33 @@
+"""`weft evaluate`: score weights on the splits of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.cli.shared import Json, Set, print_json, print_scores
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="Run directory, or an experiment file with --weights.", show_default=False)],
+    weights: Annotated[Path | None, typer.Option("--weights", "-w", help="Weights file (.safetensors or .pt).")] = None,
+    splits: Annotated[list[str] | None, typer.Option("--split", help="Split to score; may be repeated. Default: all.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores per split and case.")] = None,
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
+    """Score the weights of a run, or any weights with `--weights`; nothing is trained."""
+    from weft.actions import evaluate as action
+
+    evaluation = action(source, overrides or (), weights=weights, splits=splits, out=out)
+    if json:
+        print_json(evaluation)
+    else:
+        print_scores(evaluation["scores"])

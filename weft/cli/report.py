@@ -1,0 +1,19 @@
+"""`weft report`: write the report of a run."""
+
+from __future__ import annotations
+
+import typer
+
+from weft.cli.shared import RunPath
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)
+
+
+def report(run: RunPath) -> None:
+    """Write RUN/report.html, one self-contained page, and print where it lies."""
+    from weft.actions import report as action
+
+    typer.echo(str(action(run)))

@@ -1,0 +1,37 @@
+"""The engine: the loop (written once, as a generator of collectives), its drivers, checkpoints, precision, determinism.
+
+Read `loop.py` first: it tells the story of a run.
+"""
+
+from weft.engine.build import build_run, pick_device
+from weft.engine.checkpoints import CheckpointFolder, CheckpointMemory
+from weft.engine.collectives import Collective, Gather, Sum
+from weft.engine.drivers import Participant, Together, drive_alone
+from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
+from weft.engine.loop import training
+from weft.engine.run import Run
+from weft.engine.strategy import AverageGradients, Gradients, Strategy
+
+__all__ = [
+    "AverageGradients",
+    "CheckpointFolder",
+    "CheckpointMemory",
+    "Collective",
+    "Epoch",
+    "Gather",
+    "Gradients",
+    "Observer",
+    "Participant",
+    "Run",
+    "RunResult",
+    "Start",
+    "Step",
+    "Strategy",
+    "Sum",
+    "Together",
+    "Validation",
+    "build_run",
+    "drive_alone",
+    "pick_device",
+    "training",
+]

@@ -1,0 +1,32 @@
+"""Exponential moving average of the weights, kept as a module of its own and never swapped into the live one."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class MovingAverage:
+    """EMA of a model's parameters; buffers are copied.
+
+    After each optimizer step: average = decay * average + (1 - decay) * weights (Polyak and Juditsky, 1992).
+
+    Args:
+        model: the live model.
+        decay: in (0, 1); values near 1 average over about 1 / (1 - decay) steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.module = copy.deepcopy(model).eval()
+        self.module.requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take one step's weights into the average."""
+        averages = list(self.module.parameters())
+        torch._foreach_lerp_(averages, [p.detach() for p in model.parameters()], 1.0 - self.decay)
+        for average, live in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(live)

@@ -1,0 +1,280 @@
+"""From an experiment and its data to a run that is ready to be driven."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from weft.config import Component, Experiment, Namespace
+from weft.data import Data, auto_workers, make_loader
+from weft.engine.averaging import MovingAverage
+from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
+from weft.engine.events import Observer
+from weft.engine.monitoring import BestEpoch
+from weft.engine.precision import Precision
+from weft.engine.run import Observers, Plan, Run, ScoredSplit
+from weft.engine.schedules import PER_STEP, Schedule
+from weft.engine.seeding import participant_seed, seed_everything
+from weft.engine.signals import Interruption
+from weft.engine.state import TrainingState
+from weft.engine.strategy import Strategy
+from weft.engine.weights import load_pretrained
+from weft.errors import ConfigError, DataError
+from weft.metrics import ScoreBook
+from weft.runs import History
+from weft.tasks import Task
+
+
+def build_run(
+    experiment: Experiment,
+    data: Data,
+    *,
+    path: Path | None = None,
+    checkpoints: CheckpointStore | None = None,
+    history: History | None = None,
+    observers: Sequence[Observer] = (),
+    interruption: Interruption | None = None,
+    strategy: Strategy | None = None,
+    participants: int = 1,
+    participant: int = 0,
+) -> Run:
+    """Build everything that a run needs; the global generators are seeded on the way, before the model is made.
+
+    Args:
+        experiment: resolved (see `weft.config.resolve`).
+        data: opened data.
+        path: the run directory, for messages.
+        checkpoints: where the state is kept; memory by default.
+        history: where rows of the history go, besides the state.
+        observers: who watches.
+        interruption: the flag that signals set.
+        strategy: what participants exchange; None alone.
+        participants, participant: how many take part, and which one this is.
+
+    Raises:
+        ConfigError, DataError: the parts do not fit.
+    """
+    namespace, training = experiment.namespace(), experiment.training
+    device = pick_device(experiment.run.device)
+    task = build_task(experiment, data, namespace)
+    plan = make_plan(experiment, device)
+    seed_everything(participant_seed(experiment.seed, participant))
+    model = build_model(experiment, namespace, device)
+    prepared = prepare(model, compiled=training.compile)
+    networks = task.networks(model)
+    if tuple(networks) != tuple(dict.fromkeys(task.updates)):
+        raise ConfigError(
+            f"task {type(task).__name__} updates {', '.join(task.updates)}, but its networks are {', '.join(networks)}",
+            "`networks` must return a module for each name in `updates`",
+        )
+    train = None
+    if "train" in data.splits:
+        train = _loader(experiment, data, "train", namespace, training=True)
+    optimizers = {name: _optimizer(experiment, namespace, name, module) for name, module in networks.items()}
+    steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
+    total_steps = training.steps or max(training.epochs * steps_per_epoch, 1)
+    schedules = {
+        name: _schedule(experiment, namespace, optimizer, total_steps, steps_per_epoch) for name, optimizer in optimizers.items()
+    }
+    splits = score_splits(experiment, data, task, namespace)
+    state = TrainingState(
+        model=model, prepared=prepared, networks=networks, optimizers=optimizers, schedules=schedules,
+        best=_best(experiment, splits), scaler=plan.precision.scaler,
+        average=MovingAverage(model, training.ema.decay) if training.ema is not None else None, strategy=strategy,
+    )  # fmt: skip
+    return Run(
+        state=state, task=task, plan=plan, train=train, splits=splits, cases=list(data.splits["train"].cases) if train else [],
+        name=experiment.name, path=path, history=history, observers=Observers(list(observers)),
+        checkpoints=checkpoints if checkpoints is not None else CheckpointMemory(),
+        interruption=interruption if interruption is not None else Interruption(),
+        participants=participants, participant=participant,
+    )  # fmt: skip
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `run.device` names; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.type == "cuda" and (device.index or 0) >= count) or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ConfigError(
+            f"run.device is {name}, but this machine has {f'{count} CUDA devices' if count else 'no such device'}",
+            "use `run.device: auto`",
+        )
+    return device
+
+
+def make_plan(experiment: Experiment, device: torch.device) -> Plan:
+    """The settings that the loop looks at."""
+    training, every = experiment.training, experiment.run.checkpoint_every
+    return Plan(
+        seed=experiment.seed,
+        epochs=training.epochs,
+        steps=training.steps,
+        precision=Precision(training.precision, device),
+        device=device,
+        accumulate=training.accumulate,
+        clip_norm=training.clip_norm,
+        clip_value=training.clip_value,
+        channels_last=training.channels_last,
+        evaluate_every=training.evaluate_every,
+        log_every=experiment.run.log_every,
+        save_steps=every.steps,
+        save_seconds=every.minutes * 60 if every.minutes is not None else None,
+        save_epochs=every.epochs,
+        freeze=tuple(experiment.model.freeze),
+        unfreeze=dict(experiment.model.unfreeze),
+    )
+
+
+def build_task(experiment: Experiment, data: Data, namespace: Namespace) -> Task:
+    """The task, set up with its loss and classes."""
+    task = namespace.build(experiment.training.task, "task")
+    if not isinstance(task, Task):
+        raise ConfigError(
+            f"training.task {experiment.training.task.name} is a {type(task).__name__}, not a weft.tasks.Task",
+            "derive the class from weft.tasks.Task",
+        )
+    loss = namespace.build(experiment.training.loss, "loss") if experiment.training.loss is not None else None
+    task.setup(loss, data.classes)  # type: ignore[arg-type]
+    return task
+
+
+def build_model(experiment: Experiment, namespace: Namespace, device: torch.device) -> nn.Module:
+    """The network on its device, with pretrained weights where the experiment names some."""
+    model = namespace.build(experiment.model.component, "model")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model {experiment.model.component.name} is a {type(model).__name__}, not a torch.nn.Module",
+            "name a class derived from torch.nn.Module",
+        )
+    if experiment.model.weights is not None:
+        load_pretrained(model, experiment.path(experiment.model.weights))
+    model = model.to(device)
+    if experiment.training.channels_last:
+        for parameter in model.parameters():  # 5 dimensions have a format of their own
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            elif parameter.ndim == 5:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return model
+
+
+def prepare(model: nn.Module, *, compiled: bool) -> nn.Module:
+    """The module that is called: compiled where the experiment asks for it, sharing the model's parameters."""
+    return torch.compile(model) if compiled else model  # type: ignore[return-value]
+
+
+def score_splits(
+    experiment: Experiment, data: Data, task: Task, namespace: Namespace, only: Sequence[str] | None = None
+) -> dict[str, ScoredSplit]:
+    """Loaders and score books of the splits that can be scored, in the order train, validation, test."""
+    names = [name for name in ("train", "validation", "test") if name in data.splits and (only is None or name in only)]
+    splits = {}
+    for name in names:
+        loader = _loader(experiment, data, name, namespace, training=False)
+        splits[name] = ScoredSplit(loader, build_book(experiment, task, namespace), list(data.splits[name].cases))
+    return splits
+
+
+def build_book(experiment: Experiment, task: Task, namespace: Namespace) -> ScoreBook:
+    """The score book of the experiment's metrics."""
+    chosen = experiment.training.metrics
+    metrics = None if chosen is None else [_metric(component, namespace) for component in chosen]
+    return task.build_scores(metrics)
+
+
+def _metric(component: Component, namespace: Namespace) -> Any:
+    found = namespace.find(component, "metric")
+    if isinstance(found, str):
+        return (found, component.arguments) if component.arguments else found
+    if component.is_finished or (inspect.isroutine(found) and not component.arguments):
+        return found
+    return namespace.build(component, "metric")
+
+
+def _loader(experiment: Experiment, data: Data, name: str, namespace: Namespace, *, training: bool) -> Any:
+    split = data.splits[name]
+    if len(split) == 0:
+        raise DataError(f"the {name} split is empty", "check the table and the ratios of dataset.split")
+    settings, workers = experiment.training, experiment.run.num_workers
+    component = experiment.dataset.samplers.get(name) if training or name != "train" else None  # type: ignore[call-overload]
+    return make_loader(
+        split,
+        batch_size=settings.batch_size if training else settings.evaluation_batch_size or settings.batch_size,
+        seed=experiment.seed,
+        shuffle=training,
+        drop_last=settings.drop_last and training,
+        num_workers=auto_workers(split) if workers == "auto" else int(workers),
+        sampler=namespace.build(component, "sampler", split) if component is not None else None,
+        augment=training,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _optimizer(experiment: Experiment, namespace: Namespace, network: str, module: nn.Module) -> Optimizer:
+    training = experiment.training
+    component = training.optimizers.get(network) or training.optimizer
+    if component is None:
+        if training.optimizers:
+            raise ConfigError(
+                f"training.optimizers names {', '.join(training.optimizers)}, but the task also trains '{network}'",
+                f"add an optimizer for '{network}'",
+            )
+        component = Component.parse("Adam")
+    parameters = list(module.parameters())
+    if not parameters:
+        raise ConfigError(f"network '{network}' has no parameters to train", "check the model")
+    extra = {"fused": True} if training.fused else {}
+    optimizer = namespace.build(component, "optimizer", parameters, **extra)
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigError(f"optimizer {component.name} is not a torch.optim.Optimizer", "name one of torch.optim")
+    return optimizer
+
+
+def _schedule(
+    experiment: Experiment, namespace: Namespace, optimizer: Optimizer, total_steps: int, steps_per_epoch: int
+) -> Schedule:
+    training = experiment.training
+    component = training.scheduler
+    if component is None:
+        return Schedule(optimizer, None, per_step=False, warmup_steps=training.warmup_steps)
+    target = namespace.find(component, "scheduler")
+    name = getattr(target, "__name__", component.name)
+    per_step = training.scheduler_interval == "step" or (training.scheduler_interval == "auto" and name in PER_STEP)
+    known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "epochs": training.epochs}
+    scheduler = namespace.build(component, "scheduler", optimizer, **_supplied(target, component, known))
+    if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
+        raise ConfigError(f"scheduler {component.name} is not one of torch's", "name one of torch.optim.lr_scheduler")
+    return Schedule(optimizer, scheduler, per_step=per_step, warmup_steps=training.warmup_steps)
+
+
+def _supplied(target: Any, component: Component, known: dict[str, int]) -> dict[str, int]:
+    """Arguments that the run knows better than the file: the length of a schedule, where it is not written."""
+    parameters = inspect.signature(target).parameters
+    if "total_steps" not in parameters or {"total_steps", "epochs", "steps_per_epoch"} & set(component.arguments):
+        return {}
+    return {"total_steps": known["total_steps"]}
+
+
+def _best(experiment: Experiment, splits: dict[str, ScoredSplit]) -> BestEpoch:
+    monitor = experiment.training.monitor
+    mode: str = monitor.mode
+    if mode == "auto":
+        book = splits["validation"].book if "validation" in splits else None
+        mode = book.mode(monitor.metric) if book is not None and monitor.metric in book.names else "min"
+    return BestEpoch(monitor.metric, mode, monitor.patience, monitor.min_delta)

@@ -1,0 +1,165 @@
+"""Checkpoints: written whole or not at all, and the one before kept until the new one is proven.
+
+A file is named `<kind>-<step>-<digest>.pt`; the digest is the start of the sha256 of its content, so a damaged file is
+recognised by its name alone, and no second file can fall out of step with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from weft.engine.state import plain
+from weft.errors import CheckpointError
+from weft.runs.files import sweep, write_atomically
+
+logger = logging.getLogger("weft")
+
+_NAME = re.compile(r"(?P<kind>last|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.pt")
+
+
+class CheckpointStore(Protocol):
+    """Where a run keeps its state: a folder, or memory for participants that are simulated."""
+
+    def save_last(self, state: dict[str, Any], step: int) -> Path | None:
+        """Keep the state of a step boundary."""
+
+    def save_best(self, weights: dict[str, Tensor], step: int) -> Path | None:
+        """Keep the weights of the best epoch so far."""
+
+    def load_last(self) -> dict[str, Any] | None:
+        """The newest sound state, None when there is none."""
+
+    def load_best(self, step: int) -> dict[str, Tensor] | None:
+        """The weights that were best, saved at `step`."""
+
+
+class CheckpointFolder:
+    """Checkpoints in a folder.
+
+    Args:
+        folder: it is created; leftovers of writes that were killed are swept.
+        keep: how many of the newest states are kept, at least 2.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self.keep = max(keep, 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+
+    def save_last(self, state: dict[str, Any], step: int) -> Path:
+        """Write the state of a step boundary; older states go only after it lies safely on the disk."""
+        path = self._write("last", state, step)
+        for old in self._files("last")[self.keep :]:
+            old.unlink(missing_ok=True)
+        # A state refers to the best weights that it knew; those of the states we still have must stay.
+        for old in self._files("best")[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def save_best(self, weights: dict[str, Tensor], step: int) -> Path:
+        """Write the weights of the best epoch so far."""
+        return self._write("best", {"model": weights, "step": step}, step)
+
+    def load_last(self) -> dict[str, Any] | None:
+        """The newest sound state; damaged ones are passed over, each with a warning that names it.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none is sound.
+        """
+        return self._newest("last", lambda file: True)
+
+    def load_best(self, step: int) -> dict[str, Tensor] | None:
+        """The weights saved as best at `step`.
+
+        Raises:
+            CheckpointError: they are there but damaged.
+        """
+        found = self._newest("best", lambda file: _step(file) == step)
+        return None if found is None else found["model"]
+
+    def _write(self, kind: str, content: dict[str, Any], step: int) -> Path:
+        buffer = io.BytesIO()
+        torch.save(plain(content, kind), buffer)
+        data = buffer.getvalue()
+        path = self.folder / f"{kind}-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
+        write_atomically(path, data)
+        # The same step written again (a resumed run) leaves one file: the newest content counts.
+        for twin in self.folder.glob(f"{kind}-{step:09d}-*.pt"):
+            if twin != path:
+                twin.unlink(missing_ok=True)
+        return path
+
+    def _files(self, kind: str) -> list[Path]:
+        """Checkpoints of a kind, newest first."""
+        found = [file for file in self.folder.iterdir() if (match := _NAME.fullmatch(file.name)) and match["kind"] == kind]
+        return sorted(found, key=_step, reverse=True)
+
+    def _newest(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Any] | None:
+        files = [file for file in self._files(kind) if wanted(file)]
+        damaged: list[str] = []
+        for file in files:
+            content = read_checkpoint(file)
+            if isinstance(content, str):
+                damaged.append(f"{file.name}: {content}")
+                logger.warning("checkpoint %s is damaged (%s); trying the one before it", file, content)
+                continue
+            return content
+        if damaged:
+            raise CheckpointError(
+                f"no sound checkpoint in {self.folder}: {'; '.join(damaged)}",
+                "restore the folder from a backup, or start the run again in a new directory",
+            )
+        return None
+
+
+class CheckpointMemory:
+    """Checkpoints of a simulated participant, kept as copies in memory."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] | None = None
+        self.best: dict[int, dict[str, Tensor]] = {}
+
+    def save_last(self, state: dict[str, Any], step: int) -> None:
+        """Copy the state of a step boundary."""
+        self.last = copy.deepcopy(state)
+
+    def save_best(self, weights: dict[str, Tensor], step: int) -> None:
+        """Copy the weights of the best epoch so far."""
+        self.best = {step: copy.deepcopy(dict(weights))}
+
+    def load_last(self) -> dict[str, Any] | None:
+        """A copy of the newest state."""
+        return copy.deepcopy(self.last)
+
+    def load_best(self, step: int) -> dict[str, Tensor] | None:
+        """The weights saved as best at `step`."""
+        return self.best.get(step)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any] | str:
+    """The content of a checkpoint file, or in words why it is not sound."""
+    match = _NAME.fullmatch(file.name)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        return error.strerror or "cannot be read"
+    if match is not None and hashlib.sha256(data).hexdigest()[:16] != match["digest"]:
+        return f"its {len(data)} bytes are not those that were written"
+    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return content if isinstance(content, dict) else "it does not hold a state"
+
+
+def _step(file: Path) -> int:
+    match = _NAME.fullmatch(file.name)
+    return int(match["step"]) if match else -1

@@ -1,0 +1,88 @@
+"""Collectives: what participants of a run ask one another. A run yields one and is resumed with the answer.
+
+`Sum` is the only one that every driver and every kind of privacy supports; a broadcast is a sum with zeros elsewhere.
+`Gather` hands each participant's tensors to all, and is refused where only sums may leave a site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Kind = Literal["sum", "gather"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Asks for the element-wise sum of `tensors` over all participants; the answer has the same shapes and dtypes.
+
+    Shapes and dtypes must be equal at every participant. Floating tensors are summed in float64.
+    """
+
+    tag: str
+    tensors: list[Tensor]
+    kind: Kind = "sum"
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Asks for everybody's `tensors`: the answer is their concatenation along the first dimension, in order of names.
+
+    Shapes may differ in the first dimension only.
+    """
+
+    tag: str
+    tensors: list[Tensor]
+    kind: Kind = "gather"
+
+
+Collective = Sum | Gather
+Answer = list[Tensor]
+# What a generator of collectives looks like; the third argument is what it returns.
+type_of_steps = Generator[Collective, Answer, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectiveId:
+    """Where in the run a collective was asked: equal at every participant, or they have lost one another."""
+
+    epoch: int
+    step: int
+    number: int  # counts the collectives of a run since its last boundary that was saved
+    kind: Kind
+    tag: str
+    shapes: tuple[tuple[int, ...], ...]
+
+    def describe(self) -> str:
+        """One line for error messages."""
+        return f"{self.kind} '{self.tag}' in epoch {self.epoch + 1}, step {self.step}, shapes {list(self.shapes)}"
+
+
+def shapes_of(collective: Collective) -> tuple[tuple[int, ...], ...]:
+    """Shapes that must agree between participants: whole ones for a sum, without the first dimension for a gather."""
+    start = 1 if collective.kind == "gather" else 0
+    return tuple(tuple(tensor.shape[start:]) for tensor in collective.tensors)
+
+
+def combine(collectives: list[Collective]) -> Answer:
+    """The answer to what all participants asked; `collectives` come in order of the participants' names.
+
+    Sums are taken in that order and, for floating tensors, in float64, so that the result depends on nothing else.
+    """
+    columns = zip(*(collective.tensors for collective in collectives), strict=True)
+    if collectives[0].kind == "gather":
+        return [torch.cat(column) for column in columns]
+    return [_sum_in_order(column) for column in columns]
+
+
+def _sum_in_order(column: tuple[Tensor, ...]) -> Tensor:
+    first = column[0]
+    wide = torch.float64 if first.is_floating_point() else torch.int64
+    total = first.to(wide)
+    for tensor in column[1:]:
+        total = total + tensor.to(wide)
+    return total.to(first.dtype).clone() if total is first else total.to(first.dtype)

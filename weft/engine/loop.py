@@ -1,0 +1,282 @@
+"""The training loop of Weft. It exists once; as pseudocode:
+
+    until finished:
+        for window of batches in epoch:                    # a window is one optimizer step
+            agree with the other participants (control)    # alone: nothing to agree on, nothing is yielded
+            for update of the task:                        # one per optimizer
+                forward, backward; average; step           # stepping.py
+            at the boundary: save, or stop, if it is due
+        score the validation split, pooled                 # scoring.py
+        row of the history; learning rate; best epoch; early stopping; save
+    score every split with the weights of the best epoch
+
+It is a generator: where participants must agree it yields a collective and is resumed with the answer (collectives.py), and
+whoever drives it decides what that means (drivers.py). State exists at boundaries only (state.py); never yield inside a
+`with` that changes modes.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from weft.engine.collectives import Answer, Collective, Sum
+from weft.engine.events import RunResult
+from weft.engine.run import Run, SplitScores
+from weft.engine.scoring import score_split, weights_sha256
+from weft.engine.state import EpochSums
+from weft.engine.stepping import StepLoss, take_step
+from weft.errors import NotFiniteError, Stopped
+
+Steps = Generator[Collective, Answer, RunResult]
+
+
+def training(run: Run) -> Steps:
+    """Train to the end, then score: the generator that drivers drive.
+
+    Raises:
+        Stopped: a signal came; the state was saved.
+        NotFiniteError: the loss or the weights are not finite.
+    """
+    run.announce()
+    state = run.state
+    if state.strategy is not None:
+        state.strategy.watch(state.model)
+    while not state.finished:
+        clock = Clock()
+        yield from train_epoch(run)
+        clock.lap("seconds_train")
+        complete = (yield from validate(run)) if _validation_is_due(run) else None
+        if complete is False:
+            _stop(run)  # the state is that of the boundary before validation: it is run again on resume
+        clock.lap("seconds_validation")
+        yield from end_epoch(run, scored=complete is not None, clock=clock)
+    return (yield from final_scores(run))
+
+
+def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
+    """Train on what is left of the running epoch."""
+    state, plan = run.state, run.plan
+    prepare_modules(run)
+    windows = run.windows()
+    failed = False  # whether this participant's last loss was not finite
+    while plan.steps is None or state.position.step < plan.steps:
+        window = next(windows, None)
+        decision = Decision(more=window is not None)
+        if not run.alone:
+            decision = yield from agree(run, more=window is not None, failed=failed)
+        if not decision.more:
+            break
+        done = yield from take_step(run, window or ())
+        failed = not done.finite
+        _count(run, done, batches=len(window or ()))
+        if state.strategy is not None and _round_ends(run):
+            yield from state.strategy.end_of_round(state.model)
+        if run.alone:
+            decision = Decision(more=True, save=run.save_is_due(), stop=run.interruption.received is not None)
+        if decision.stop:
+            _stop(run)
+        if decision.save:
+            run.save()
+    if state.strategy is not None and state.strategy.steps_per_round is None:
+        yield from state.strategy.end_of_round(state.model)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What all participants agreed on for one step."""
+
+    more: bool
+    save: bool = False
+    stop: bool = False
+
+
+def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer, Decision]:
+    """One small vector per step: is there data left, who failed, shall we stop, shall we save.
+
+    Saving by the clock is the first participant's decision, so that clocks need not agree.
+    """
+    failures = torch.zeros(run.participants, dtype=torch.int64)
+    failures[run.participant] = int(failed)
+    save = run.participant == 0 and run.save_is_due()
+    flags = torch.tensor([int(more), int(run.interruption.received is not None), int(save)])
+    answer, failures = yield Sum("control", [flags, failures])
+    if int(failures.sum()):
+        names = [str(number) for number, flag in enumerate(failures.tolist()) if flag]
+        raise NotFiniteError(
+            f"the loss of participant {', '.join(names)} was not finite in step {run.state.position.step}",
+            f"last good checkpoint: {run.last_good()}; look at the data of this participant, or lower the learning rate",
+        )
+    some, interrupted, due = (int(flag) for flag in answer)
+    return Decision(more=some > 0, stop=interrupted > 0, save=due > 0)
+
+
+def validate(run: Run) -> Generator[Collective, Answer, bool]:
+    """Score the validation split; False when a signal came in between."""
+    return (yield from score_split(run, "validation", interruptible=True))
+
+
+def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, Answer, None]:
+    """The history row, the learning rate, the best epoch, early stopping, and the boundary after it."""
+    state = run.state
+    yield from _pool_sums(run)
+    row, monitored = _row(run, scored)
+    for schedule in state.schedules.values():
+        schedule.after_epoch(monitored)
+    improved = monitored is not None and state.best.update(monitored, state.position.epoch, state.position.step)
+    items = state.sums.items
+    state.position.epoch += 1
+    state.position.batch = 0
+    state.sums = EpochSums()
+    state.finished = (
+        state.position.epoch >= run.plan.epochs
+        or (run.plan.steps is not None and state.position.step >= run.plan.steps)
+        or state.best.should_stop
+    )
+    row |= clock.laps | {"items_per_second": items / max(clock.laps["seconds_train"], 1e-9)}
+    state.history.append(row)
+    if improved:
+        run.require_finite_weights()
+        run.save_best()
+    every = run.plan.save_epochs
+    if state.finished or (every is not None and state.position.epoch % every == 0) or (run.alone and run.save_is_due()):
+        run.save()
+    run.tell_epoch(row, improved)
+
+
+def final_scores(run: Run) -> Steps:
+    """Score every split with the weights of the best epoch (the last ones where nothing was monitored)."""
+    state = run.state
+    best = run.checkpoints.load_best(state.best.step) if state.best.step is not None else None
+    if best is not None:
+        module = state.average.module if state.average is not None else state.model
+        module.load_state_dict(best)
+    return (yield from scoring(run))
+
+
+def scoring(run: Run) -> Steps:
+    """Score every split with the weights as they are: the generator for evaluating without training."""
+    for name, split in run.splits.items():
+        complete = yield from score_split(run, name, interruptible=True)
+        if not complete:
+            raise _stopped(run)  # nothing to save: training was over and saved before
+        run.final[name] = SplitScores(split.book.compute(), split.book.details(), split.book.case_rows())
+    result = run.finish()
+    result.model_sha256 = weights_sha256(run.state.scored_weights)
+    return result
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Wall time of the parts of an epoch, in seconds; these are the history's timing columns."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        """End the part `name`."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self._since, 6)
+        self._since = now
+
+
+def prepare_modules(run: Run) -> None:
+    """Training mode, with what is frozen in this epoch frozen: a function of the epoch, so it needs no state.
+
+    A module whose own parameters are all frozen stays in evaluation mode, so that its running statistics do not drift unseen.
+    """
+    run.state.prepared.train()
+    plan = run.plan
+    if not plan.freeze:
+        return
+    thawed = [pattern for epoch, patterns in plan.unfreeze.items() if epoch <= run.state.position.epoch + 1 for pattern in patterns]
+    for name, parameter in run.state.model.named_parameters():
+        frozen = _matches(name, plan.freeze) and not _matches(name, thawed)
+        parameter.requires_grad_(not frozen)
+        if frozen:
+            parameter.grad = None
+    for module in run.state.model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own) and _has_statistics(module):
+            module.eval()
+
+
+def _matches(name: str, patterns: tuple[str, ...] | list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".") for pattern in patterns)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return any(True for _ in module.buffers(recurse=False))
+
+
+def _count(run: Run, done: StepLoss, batches: int) -> None:
+    position, sums = run.state.position, run.state.sums
+    position.batch += batches
+    position.step += 1
+    if done.finite:
+        sums.loss += done.loss * done.weight
+        sums.weight += done.weight
+    sums.items += done.items
+    run.tell_step(done.items, done.loss)
+
+
+def _round_ends(run: Run) -> bool:
+    strategy = run.state.strategy
+    if strategy is None or strategy.steps_per_round is None:
+        return False
+    return run.state.position.step % strategy.steps_per_round == 0
+
+
+def _validation_is_due(run: Run) -> bool:
+    if "validation" not in run.splits:
+        return False
+    epoch = run.state.position.epoch + 1
+    last = epoch >= run.plan.epochs or (run.plan.steps is not None and run.state.position.step >= run.plan.steps)
+    return last or epoch % run.plan.evaluate_every == 0
+
+
+def _pool_sums(run: Run) -> Generator[Collective, Answer, None]:
+    if run.alone:
+        return
+    sums = run.state.sums
+    (pooled,) = yield Sum("epoch", [torch.tensor([sums.loss, sums.weight, sums.items], dtype=torch.float64)])
+    sums.loss, sums.weight, sums.items = float(pooled[0]), float(pooled[1]), int(pooled[2])
+
+
+def _row(run: Run, scored: bool) -> tuple[dict[str, Any], float | None]:
+    """The history row of the epoch, and the monitored value if it was measured."""
+    state = run.state
+    row: dict[str, Any] = {
+        "epoch": state.position.epoch + 1,
+        "step": state.position.step,
+        "learning_rate": run.learning_rate,
+        "train_loss": state.sums.mean_loss,
+    }
+    if run.plan.precision.scaler is not None:
+        row["skipped_steps"] = state.sums.skipped_steps
+    if scored:
+        row |= {f"validation_{name}": value for name, value in run.splits["validation"].book.compute().items()}
+    column = f"validation_{state.best.metric}" if "validation" in run.splits else f"train_{state.best.metric}"
+    value = row.get(column)
+    return row, None if value is None else float(value)
+
+
+def _stop(run: Run) -> None:
+    run.save()
+    raise _stopped(run)
+
+
+def _stopped(run: Run) -> Stopped:
+    reason = run.interruption.received or "another participant"
+    position = run.state.position
+    resume = f"weft train --resume {run.path}" if run.path is not None else "the saved state"
+    return Stopped(f"stopped by {reason} in epoch {position.epoch + 1} after step {position.step}", f"resume with: {resume}")

@@ -1,0 +1,266 @@
+"""A run: the state of training, what it needs to go on, and those who watch it. The loop (loop.py) tells the story."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from weft.data import Batch, Loader
+from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
+from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
+from weft.engine.precision import Precision
+from weft.engine.signals import Interruption
+from weft.engine.state import TrainingState
+from weft.errors import NotFiniteError, Stopped
+from weft.metrics import ScoreBook
+from weft.runs import History
+from weft.tasks import Task
+
+logger = logging.getLogger("weft")
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings that the loop looks at; see `TrainingConfig` for their meaning."""
+
+    seed: int
+    epochs: int
+    precision: Precision
+    device: torch.device
+    steps: int | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    channels_last: bool = False
+    evaluate_every: int = 1
+    log_every: int = 50
+    save_steps: int | None = None
+    save_seconds: float | None = None
+    save_epochs: int | None = 1
+    freeze: tuple[str, ...] = ()
+    unfreeze: dict[int, list[str]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class ScoredSplit:
+    """A split that is scored: its loader, its scores and the names of its cases."""
+
+    loader: Loader
+    book: ScoreBook
+    cases: list[str]
+
+
+@dataclass(slots=True)
+class SplitScores:
+    """Final scores of a split: values, details for the report, and one row per case of this participant."""
+
+    scores: dict[str, float]
+    details: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+class Observers:
+    """Hands events to observers. One that raises is taken out with a warning: watching must not cost a night of training."""
+
+    def __init__(self, observers: list[Observer]) -> None:
+        self.observers = list(observers)
+
+    def notify(self, event: str, *arguments: object) -> None:
+        """Call method `event` of every observer."""
+        for observer in list(self.observers):
+            try:
+                getattr(observer, event)(*arguments)
+            except Stopped:
+                raise
+            except Exception as error:  # noqa: BLE001 - user code of any kind; the run goes on without it
+                self.observers.remove(observer)
+                logger.warning(
+                    "observer %s failed in %s and is left out from here on: %r", type(observer).__name__, event, error
+                )
+
+
+@dataclass(slots=True)
+class Run:
+    """One participant's run, ready to be driven.
+
+    Args:
+        state: what a checkpoint holds.
+        task: what a batch means.
+        plan: the settings.
+        train: loader of the training split, None when there is nothing to train.
+        splits: the splits that can be scored, by name ("train" without augmentation, "validation", "test").
+        participants, participant: how many take part, and which one this is (from 0).
+        on_saved: called after each save; drivers that keep journals clear them.
+    """
+
+    state: TrainingState
+    task: Task
+    plan: Plan
+    train: Loader | None
+    splits: dict[str, ScoredSplit]
+    cases: list[str] = field(default_factory=list)  # names of the training items, for messages
+    name: str = ""
+    path: Path | None = None
+    history: History | None = None
+    observers: Observers = field(default_factory=lambda: Observers([]))
+    checkpoints: CheckpointStore = field(default_factory=CheckpointMemory)
+    interruption: Interruption = field(default_factory=Interruption)
+    participants: int = 1
+    participant: int = 0
+    resumed: bool = False
+    on_saved: Callable[[], None] = lambda: None
+    final: dict[str, SplitScores] = field(default_factory=dict)
+    last_save: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nobody to agree with."""
+        return self.participants == 1
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def windows(self) -> Iterator[tuple[Batch, ...]]:
+        """The rest of the epoch in windows of `accumulate` batches, each one optimizer step; the last may be shorter."""
+        if self.train is None:
+            return iter(())
+        position = self.state.position
+        batches = self.train.epoch(position.epoch, skip=position.batch)
+        if self.plan.accumulate == 1:
+            return ((batch,) for batch in batches)
+        return iter(lambda: tuple(islice(batches, self.plan.accumulate)), ())
+
+    def place(self, batch: Batch) -> Batch:
+        """The batch where the model lives, in its memory format; itself where that is so already."""
+        plan = self.plan
+        if plan.device.type == "cpu" and not plan.channels_last:
+            return batch
+        memory_format = None
+        if plan.channels_last:
+            first = batch.inputs[0] if isinstance(batch.inputs, tuple) else batch.inputs
+            memory_format = _CHANNELS_LAST.get(first.ndim)
+        return batch.to(plan.device, non_blocking=True, memory_format=memory_format)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch at this participant."""
+        return -(-len(self.train) // self.plan.accumulate) if self.train is not None else 0
+
+    # --- saving ---------------------------------------------------------------------------------------------------------
+
+    def save_is_due(self) -> bool:
+        """Whether a save inside the epoch is due, by steps or by this participant's clock."""
+        plan, step = self.plan, self.state.position.step
+        if plan.save_steps is not None and step % plan.save_steps == 0:
+            return True
+        return plan.save_seconds is not None and time.monotonic() - self.last_save >= plan.save_seconds
+
+    def save(self) -> None:
+        """Save the state of this boundary.
+
+        Raises:
+            NotFiniteError: the weights are not finite; the checkpoint before is kept.
+            CheckpointError, RunDirectoryError: it cannot be written; the checkpoint before is kept.
+        """
+        self.require_finite_weights()
+        path = self.checkpoints.save_last(self.state.state_dict(), self.state.position.step)
+        self.last_save = time.monotonic()
+        self.on_saved()
+        if path is not None:
+            self.observers.notify("on_checkpoint", path, "last")
+
+    def save_best(self) -> None:
+        """Save the weights that scores were just taken from."""
+        path = self.checkpoints.save_best(self.state.scored_weights, self.state.position.step)
+        if path is not None:
+            self.observers.notify("on_checkpoint", path, "best")
+
+    def require_finite_weights(self) -> None:
+        """Refuse to keep a state that is already lost."""
+        parameters = [parameter.detach() for parameter in self.state.model.parameters() if parameter.numel()]
+        norms = torch.stack([norm.float() for norm in torch._foreach_norm(parameters, float("inf"))]) if parameters else None
+        if norms is None or bool(torch.isfinite(norms).all()):
+            return
+        names = [name for name, parameter in self.state.model.named_parameters() if not bool(torch.isfinite(parameter).all())]
+        raise NotFiniteError(
+            f"weights are not finite after step {self.state.position.step}: {', '.join(names[:3])}"
+            f"{' …' if len(names) > 3 else ''}; last good checkpoint: {self.last_good()}",
+            "lower the learning rate, clip gradients (training.clip_norm: 1.0), or use precision fp32",
+        )
+
+    def last_good(self) -> str:
+        """The newest saved state, in words."""
+        return f"the one under {self.path / 'checkpoints'}" if self.path is not None else "kept in memory"
+
+    # --- telling --------------------------------------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """Tell observers that the run begins or goes on."""
+        state = self.state
+        parameters = sum(parameter.numel() for parameter in state.model.parameters())
+        self.observers.notify(
+            "on_start",
+            Start(
+                run_path=self.path, name=self.name, epochs=self.plan.epochs, steps_per_epoch=self.steps_per_epoch,
+                epoch=state.position.epoch, step=state.position.step, parameters=parameters, device=str(self.plan.device),
+                monitor=state.best.metric, resumed=self.resumed,
+            ),
+        )  # fmt: skip
+
+    def tell_step(self, items: int, loss: float | None) -> None:
+        """Tell observers about the step that was just taken."""
+        position = self.state.position
+        logged = position.step % self.plan.log_every == 0
+        self.observers.notify(
+            "on_step",
+            Step(
+                position.epoch, position.step, position.batch, len(self.train) if self.train is not None else 0, items,
+                loss if logged else None, self.learning_rate if logged else None,
+            ),
+        )  # fmt: skip
+
+    def tell_validation(self, batch: int, batches: int) -> None:
+        """Tell observers how far scoring is."""
+        self.observers.notify("on_validation", Validation(batch, batches))
+
+    def tell_epoch(self, row: dict[str, Any], improved: bool) -> None:
+        """Write the history row and tell observers."""
+        if self.history is not None:
+            self.history.append(row)
+        self.observers.notify("on_epoch", Epoch(row["epoch"] - 1, row["step"], row, improved, self.state.best.value))
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the first optimizer."""
+        return next(iter(self.state.schedules.values())).learning_rate
+
+    def finish(self) -> RunResult:
+        """The result, after scoring."""
+        state = self.state
+        return RunResult(
+            status="finished", epochs=state.position.epoch, steps=state.position.step, seconds=time.monotonic() - self.started,
+            scores={name: split.scores for name, split in self.final.items()},
+            best_epoch=None if state.best.epoch is None else state.best.epoch + 1, best_value=state.best.value,
+            skipped_items=list(self.train.skipped_items) if self.train is not None else [],
+        )  # fmt: skip
+
+    def scored_module(self) -> nn.Module:
+        """The module that scores are taken from."""
+        return self.state.evaluated
+
+    def close(self) -> None:
+        """End the loaders' workers."""
+        if self.train is not None:
+            self.train.close()
+        for split in self.splits.values():
+            split.loader.close()

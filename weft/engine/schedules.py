@@ -1,0 +1,85 @@
+"""Learning rates: torch's schedulers, stepped per step or per epoch, with an optional linear warm-up in front."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+# Schedulers that are meant to be stepped after every optimizer step; all others go by epochs.
+PER_STEP = {"OneCycleLR", "CyclicLR"}
+
+
+class Schedule:
+    """The learning rate of one optimizer over the run.
+
+    Warm-up multiplies the rate by (step + 1) / warmup_steps for the first `warmup_steps` steps (Goyal et al., 2017); it is
+    applied around the optimizer's step, so it combines with every scheduler.
+
+    Args:
+        optimizer: whose rate it sets.
+        scheduler: a torch scheduler or None for a constant rate.
+        per_step: step it after every optimizer step that was not skipped; else after every epoch.
+        warmup_steps: number of warm-up steps, 0 for none.
+    """
+
+    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None, *, per_step: bool, warmup_steps: int = 0) -> None:
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.per_step = per_step and scheduler is not None
+        self.warmup_steps = warmup_steps
+        self.steps = 0
+
+    @property
+    def warming(self) -> bool:
+        """Whether the next step is one of warm-up."""
+        return self.steps < self.warmup_steps
+
+    @property
+    def factor(self) -> float:
+        """What the next step's rate is multiplied by."""
+        return (self.steps + 1) / self.warmup_steps if self.warming else 1.0
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the first parameter group for the next step."""
+        return float(self.optimizer.param_groups[0]["lr"]) * self.factor
+
+    def scaled_rates(self) -> list[Any]:
+        """Multiply the rates by the warm-up factor; returns those to put back after the step."""
+        before = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr"] * self.factor
+        return before
+
+    def restore_rates(self, rates: list[Any]) -> None:
+        """Put the rates back after a warm-up step."""
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def after_step(self) -> None:
+        """An optimizer step was taken (not skipped)."""
+        self.steps += 1
+        if self.per_step and self.scheduler is not None:
+            self.scheduler.step()
+
+    def after_epoch(self, monitored: float | None) -> None:
+        """An epoch is over; plateau schedulers look at the monitored score, where there is one."""
+        if self.scheduler is None or self.per_step:
+            return
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if monitored is not None:
+                self.scheduler.step(monitored)
+        else:
+            self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps taken and the scheduler's own state."""
+        return {"steps": self.steps, "scheduler": self.scheduler.state_dict() if self.scheduler else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.steps = state["steps"]
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])

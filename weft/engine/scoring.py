@@ -1,0 +1,84 @@
+"""Scores of a split: every participant scores its own items, the sums are pooled."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+
+import torch
+from torch import Tensor, nn
+
+from weft.engine.collectives import Answer, Collective, Gather, Sum
+from weft.engine.run import Run, ScoredSplit
+from weft.engine.seeding import outer_randomness_kept, seed_everything
+
+
+def score_split(run: Run, name: str, *, interruptible: bool) -> Generator[Collective, Answer, bool]:
+    """Fill the score book of split `name` with pooled sums.
+
+    Args:
+        run: the run.
+        name: a key of `run.splits`.
+        interruptible: stop at a batch when a signal came; the scores are then no good.
+
+    Returns:
+        whether the split was scored completely, by everybody.
+    """
+    split = run.splits[name]
+    module = run.scored_module()
+    was_training = module.training
+    module.eval()
+    seed = int.from_bytes(hashlib.sha256(f"weft scoring {run.plan.seed} {name}".encode()).digest()[:4])
+    # Models that draw random numbers when they predict get a stream of their own: scoring moves nothing.
+    with outer_randomness_kept():
+        seed_everything(seed)
+        complete = _score_batches(run, split, module, interruptible)
+    if was_training:
+        module.train()
+    if run.alone:
+        return complete
+    states = split.book.states()
+    flag = torch.tensor([0 if complete else 1])
+    *sums, interrupted = yield Sum(f"scores {name}", [*states, flag])
+    split.book.load_states(sums)
+    exact = split.book.gatherable()
+    if exact is not None:
+        split.book.load_gathered((yield Gather(f"predictions {name}", exact)))
+    return int(interrupted) == 0
+
+
+@torch.no_grad()
+def _score_batches(run: Run, split: ScoredSplit, module: nn.Module, interruptible: bool) -> bool:
+    split.book.reset()
+    batches = len(split.loader)
+    for number, raw in enumerate(split.loader.epoch(0)):
+        if interruptible and run.interruption.received is not None:
+            return False
+        if not raw.size:
+            continue
+        batch = run.place(raw)
+        with run.plan.precision.autocast():
+            evaluation = run.task.evaluation_step(module, batch)
+        split.book.update(
+            evaluation.outputs.float() if evaluation.outputs.dtype in _LOWERED else evaluation.outputs,
+            evaluation.targets,
+            loss=evaluation.loss,
+            weight=evaluation.weight,
+            cases=[split.cases[row] for row in raw.index.tolist()] if split.book.wants_cases else None,
+            spacing=evaluation.spacing,
+        )
+        run.tell_validation(number + 1, batches)
+    return True
+
+
+_LOWERED = (torch.bfloat16, torch.float16)
+
+
+def weights_sha256(weights: dict[str, Tensor]) -> str:
+    """Digest of weights: names, dtypes, shapes and bytes, in order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

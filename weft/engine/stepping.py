@@ -1,0 +1,165 @@
+"""One optimizer step, in the order that holds everywhere:
+
+    advance the task (forward) and backward, inside autocast, over the window of batches
+    → average over participants, once per window → unscale → clip → step → scaler update → EMA → per-step scheduler
+
+Gradients are averaged before they are unscaled, so that an infinite one at one participant makes all skip alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from weft.data import Batch
+from weft.engine.collectives import Answer, Collective
+from weft.engine.run import Run
+from weft.engine.strategy import Gradients
+from weft.errors import NotFiniteError, ProtocolError
+from weft.tasks import Update
+
+Exchange = Generator[Collective, Answer, "StepLoss"]
+
+
+@dataclass(slots=True)
+class StepLoss:
+    """What a step contributes to the epoch: the mean loss over its window (summed over updates), its weight and items."""
+
+    loss: float = 0.0
+    weight: float = 0.0
+    items: int = 0
+    finite: bool = True
+
+
+def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
+    """Train on one window of batches; an empty one takes part in the exchange with weight 0.
+
+    Raises:
+        NotFiniteError: alone, the loss is not finite; nothing was changed.
+    """
+    done = StepLoss()
+    totals = dict.fromkeys(run.task.updates, 0.0)
+    losses = dict.fromkeys(run.task.updates, 0.0)
+    if not window:
+        for optimizer in run.state.optimizers.values():
+            optimizer.zero_grad()
+        for network in run.task.updates:
+            yield from _apply(run, network, 0.0)
+        return done
+    reference = float(max(window[0].size, 1))
+    last = len(window) - 1
+    for number, raw in enumerate(window):
+        batch = run.place(raw)
+        updates = iter(run.task.training_step(run.state.prepared, batch))
+        for network in run.task.updates:
+            with run.plan.precision.autocast():
+                update = next(updates, None)
+                if update is not None and run.state.strategy is not None:
+                    _add_loss_term(run, update)
+            if update is None or update.network != network:
+                raise ProtocolError(
+                    f"task {type(run.task).__name__} gave {'nothing' if update is None else repr(update.network)} "
+                    f"where it declares an update of '{network}'",
+                    f"training_step must yield one Update per name in `updates`, in this order: {run.task.updates}",
+                )
+            value = update.loss.item()
+            if not math.isfinite(value):
+                if run.alone:
+                    raise not_finite(run, raw, value)
+                done.finite = False
+            if number == 0:
+                run.state.optimizers[network].zero_grad()
+            weight = float(update.weight)
+            losses[network] += value * weight
+            totals[network] += weight
+            _backward(run, update, weight / reference if last else None)
+            if number == last:
+                if last:
+                    _divide(run, network, totals[network] / reference)
+                yield from _apply(run, network, totals[network] if done.finite else 0.0)
+        done.items += batch.size
+    done.weight = next(iter(totals.values()))
+    done.loss = sum(losses[name] / totals[name] for name in totals if totals[name])
+    return done
+
+
+def _add_loss_term(run: Run, update: Update) -> None:
+    term = run.state.strategy.loss_term(run.state.model) if run.state.strategy is not None else None
+    if term is not None:
+        update.loss = update.loss + term
+
+
+def _backward(run: Run, update: Update, scale: float | None) -> None:
+    """Accumulate gradients; `scale` weighs this batch within its window (None: the mean loss is used untouched)."""
+    loss: Tensor = update.loss if scale is None else update.loss * scale
+    scaler = run.plan.precision.scaler
+    if scaler is not None:
+        loss = scaler.scale(loss)
+    if len(run.task.updates) == 1:
+        loss.backward()  # type: ignore[no-untyped-call]
+    else:  # an update reaches the parameters of its own network only: a generator's loss must not move the discriminator
+        loss.backward(inputs=trainable(run, update.network))  # type: ignore[no-untyped-call]
+
+
+def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
+    """The parameters of a network that are trained now."""
+    return [parameter for parameter in run.state.networks[network].parameters() if parameter.requires_grad]
+
+
+def _divide(run: Run, network: str, total: float) -> None:
+    gradients = [parameter.grad for parameter in trainable(run, network) if parameter.grad is not None]
+    if gradients and total > 0:
+        torch._foreach_div_(gradients, total)
+
+
+def _apply(run: Run, network: str, weight: float) -> Generator[Collective, Answer, None]:
+    """Average, unscale, clip, step, and what follows a step."""
+    state, plan = run.state, run.plan
+    if state.strategy is not None:
+        yield from state.strategy.average_gradients(Gradients(network, trainable(run, network), weight))
+    optimizer, schedule, scaler = state.optimizers[network], state.schedules[network], plan.precision.scaler
+    if scaler is not None and (plan.clip_norm is not None or plan.clip_value is not None):
+        scaler.unscale_(optimizer)
+    if plan.clip_value is not None:
+        torch.nn.utils.clip_grad_value_(trainable(run, network), plan.clip_value)
+    if plan.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(trainable(run, network), plan.clip_norm)
+    rates = schedule.scaled_rates() if schedule.warming else None
+    if scaler is None:
+        optimizer.step()
+        skipped = False
+    else:
+        # The scaler returns the optimizer's own result, or None when it skipped; only its records tell for sure.
+        scaler.step(optimizer)
+        found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
+        skipped = any(bool(flag.item()) for flag in found.values())
+    if rates is not None:
+        schedule.restore_rates(rates)
+    if scaler is not None and network == run.task.updates[-1]:
+        scaler.update()
+    if skipped:
+        state.sums.skipped_steps += 1
+        return
+    if network == run.task.updates[-1]:
+        if state.average is not None:
+            state.average.update(state.model)
+        if state.strategy is not None:
+            state.strategy.after_step(state.model)
+    schedule.after_step()
+
+
+def not_finite(run: Run, batch: Batch, value: float) -> NotFiniteError:
+    """The error for a loss that is not finite, with the rows of its batch."""
+    position = run.state.position
+    rows = batch.index.tolist()
+    names = [run.cases[row] if row < len(run.cases) else str(row) for row in rows]
+    shown = ", ".join(names[:16]) + (" …" if len(names) > 16 else "")
+    return NotFiniteError(
+        f"the loss is {value} in epoch {position.epoch + 1}, step {position.step + 1}; items of the batch: {shown}; "
+        f"last good checkpoint: {run.last_good()}",
+        "look at these items (`weft show` names the data), lower the learning rate, or clip gradients (training.clip_norm: 1.0)",
+    )

@@ -1,0 +1,96 @@
+"""Strategies: what participants of a run exchange, written as generators over collectives.
+
+A strategy is a class with five small methods, all optional. Its memory changes only after its last yield of a step, so
+that a participant that dies inside a step can be started again at the boundary and fed the answers it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weft.engine.collectives import Answer, Collective, Sum
+
+Exchange = Generator[Collective, Answer, None]
+
+
+@dataclass(slots=True)
+class Gradients:
+    """The gradients of one update, to be averaged in place.
+
+    Args:
+        network: which network they belong to.
+        parameters: those that are trained, in the model's order; a missing gradient counts as zero.
+        weight: this participant's normaliser of the update, 0 when it has no data left.
+    """
+
+    network: str
+    parameters: list[nn.Parameter]
+    weight: float
+
+    def tensors(self) -> list[Tensor]:
+        """The gradients themselves (written in place by strategies), created as zeros where there are none."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+
+class Strategy:
+    """Base class: exchanges nothing. Subclasses say what participants agree on, and when.
+
+    Attributes:
+        steps_per_round: a round is this many optimizer steps; None for an epoch.
+    """
+
+    steps_per_round: int | None = None
+
+    def watch(self, model: nn.Module) -> None:
+        """Look at the model before training, for example to register hooks."""
+
+    def loss_term(self, model: nn.Module) -> Tensor | None:
+        """A term added to every loss of this participant (FedProx)."""
+        return None
+
+    def average_gradients(self, gradients: Gradients) -> Exchange:
+        """Called once per update and accumulation window, before unscaling and clipping; writes gradients in place."""
+        return
+        yield  # makes this a generator
+
+    def after_step(self, model: nn.Module) -> None:
+        """Called after every optimizer step of this participant."""
+
+    def end_of_round(self, model: nn.Module) -> Exchange:
+        """Called at the end of every round."""
+        return
+        yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """Memory of the strategy: tensors, numbers, strings, lists and dicts only."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+
+
+class AverageGradients(Strategy):
+    """Weighted mean of all participants' gradients at every step: pooled training, seen from inside one participant.
+
+    Each participant sends its gradients times the weight of its batch, and the weight: (parameters + 1) numbers per step.
+    """
+
+    def average_gradients(self, gradients: Gradients) -> Exchange:
+        """Replace the gradients by the mean over all participants, weighted by items."""
+        tensors = gradients.tensors()
+        weight = torch.tensor([gradients.weight], dtype=torch.float64)
+        if gradients.weight > 0:
+            sent = [tensor * gradients.weight for tensor in tensors]
+        else:  # 0 * inf would be nan: a participant without a say sends exact zeros
+            sent = [torch.zeros_like(tensor) for tensor in tensors]
+        *sums, total = yield Sum(f"gradients {gradients.network}", [*sent, weight])
+        for tensor, summed in zip(tensors, sums, strict=True):
+            tensor.copy_(summed / float(total) if float(total) > 0 else summed)

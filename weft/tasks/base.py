@@ -1,0 +1,153 @@
+"""What a batch means: the base class of tasks. A task holds no model; it is handed the one to use (prepared for the device,
+compiled or wrapped) with every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from weft.data import Batch
+from weft.errors import ConfigError, DataError
+from weft.metrics import ScoreBook, build_scores
+from weft.tasks.updates import Evaluation, Update
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Task:
+    """Base class of tasks: a supervised one with a single loss and a single optimizer.
+
+    Own tasks override what differs. With several networks, override `updates`, `networks` and `training_step`; a generator that
+    yields one `Update` per name in `updates` computes each forward after the step before it.
+
+    Attributes:
+        updates: names of the networks that are updated in a step, in order.
+        score_kind: how outputs are scored; see `weft.metrics.build_scores`.
+        target_kind: what targets are: "class", "number" or "auto".
+        default_metrics: what is measured when the experiment names no metrics.
+    """
+
+    updates: ClassVar[tuple[str, ...]] = ("main",)
+    score_kind: str = "regression"
+    target_kind: ClassVar[str] = "auto"
+    default_metrics: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self.loss: Loss | None = None
+        self.class_names: list[str] | None = None
+        self.classes = 1
+
+    def setup(self, loss: Loss | None, class_names: list[str] | None) -> None:
+        """Take what the experiment and the data say; called once, before training.
+
+        Args:
+            loss: the configured loss, None for the task's own.
+            class_names: names of the classes, where targets are classes.
+        """
+        self.class_names = class_names
+        self.classes = len(class_names) if class_names else 1
+        self.loss = loss if loss is not None else self.default_loss()
+        reduction = getattr(self.loss, "reduction", "mean")
+        if reduction != "mean":
+            raise ConfigError(
+                f"training.loss {type(self.loss).__name__} has reduction {reduction!r}",
+                "use reduction: mean (the default), so that batches and participants can be combined exactly",
+            )
+
+    def default_loss(self) -> Loss | None:
+        """The loss that is used when the experiment names none."""
+        return None
+
+    def networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        """The parts of `model` that have an optimizer of their own, by the names in `updates`."""
+        return {"main": model}
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
+        """One step's updates for a batch, already on the model's device."""
+        outputs, regularization = self.forward(model, batch)
+        targets = self.targets_for_loss(outputs, batch)
+        loss = self.loss_of(outputs, targets)
+        if regularization is not None:
+            loss = loss + regularization
+        return (Update(loss, self.weight(outputs, targets, batch)),)
+
+    def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
+        """Outputs and loss of a batch; called in evaluation mode without gradients."""
+        outputs, _ = self.forward(model, batch)
+        if batch.targets is None:
+            return Evaluation(outputs, None, None, batch.size)
+        targets = self.targets_for_loss(outputs, batch)
+        return Evaluation(
+            outputs, self.targets_for_scores(batch), self.loss_of(outputs, targets), float(self.weight(outputs, targets, batch)),
+            spacing=getattr(batch, "spacing", None),
+        )  # fmt: skip
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Outputs of the model and, where it returns `(output, regularization_loss)`, its regularisation."""
+        answer = model(*batch.inputs) if isinstance(batch.inputs, tuple) else model(batch.inputs)
+        if isinstance(answer, tuple):
+            if len(answer) == 2 and isinstance(answer[1], Tensor) and answer[1].ndim == 0:
+                return answer[0], answer[1]
+            raise DataError(
+                f"{type(model).__name__} returned a tuple of {len(answer)}; a model returns its output or (output, "
+                "regularization_loss) with a scalar second part",
+                "write an own task (docs: tasks) to use other outputs",
+            )
+        return answer, None
+
+    def loss_of(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Mean loss of a batch."""
+        if self.loss is None:
+            raise ConfigError(f"task {type(self).__name__} has no loss", "name one: training.loss: ...")
+        return self.loss(outputs, targets)
+
+    def targets_for_loss(self, outputs: Tensor, batch: Batch) -> Any:
+        """The batch's targets in the form that the loss expects."""
+        return batch.targets
+
+    def targets_for_scores(self, batch: Batch) -> Any:
+        """The batch's targets in the form that the scores expect."""
+        return batch.targets
+
+    def weight(self, outputs: Tensor, targets: Any, batch: Batch) -> float | Tensor:
+        """What the mean loss is a mean over; items unless the loss weighs classes or leaves items out."""
+        class_weights = getattr(self.loss, "weight", None)
+        ignored = getattr(self.loss, "ignore_index", -100)
+        if isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) and (isinstance(class_weights, Tensor) or ignored != -100):
+            kept = targets[targets != ignored]
+            return class_weights[kept].sum() if isinstance(class_weights, Tensor) else float(kept.numel())
+        return float(batch.size)
+
+    def predictions(self, outputs: Tensor) -> dict[str, Tensor]:
+        """What `weft predict` writes per item, by column name; first dimension items."""
+        return {"output": outputs}
+
+    def build_scores(self, metrics: Sequence[Any] | None, *, gather: bool = True) -> ScoreBook:
+        """The score book of this task.
+
+        Args:
+            metrics: names, (name, arguments) pairs or objects; None for the task's default.
+            gather: whether predictions may be gathered where a score does not follow from sums.
+        """
+        chosen = list(self.default_metrics) if metrics is None else list(metrics)
+        return build_scores(chosen, kind=self.score_kind, classes=self.classes, class_names=self.class_names, gather=gather)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Memory of the task itself, if it has any: tensors, numbers, strings, lists and dicts."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+
+
+def squeeze_last(outputs: Tensor) -> Tensor:
+    """[n, 1] as [n]; anything else as it is."""
+    return outputs.squeeze(-1) if outputs.ndim == 2 and outputs.shape[-1] == 1 else outputs
+
+
+def as_indices(targets: Tensor) -> Tensor:
+    """Class targets as int64."""
+    return targets if targets.dtype == torch.int64 else targets.long()
