@@ -19,10 +19,10 @@ def events(path: Path | None, epochs: int, first_step: int = 0, last_step: int |
         for batch in range(first_step % STEPS if epoch == first_step // STEPS else 0, STEPS):
             step = epoch * STEPS + batch + 1
             logged = step % 2 == 0
-            yield Step(epoch, step, batch, STEPS, 16, 1 / step if logged else None, 0.001 if logged else None)
+            yield Step(epoch, step, batch + 1, STEPS, 16, 1 / step if logged else None, 0.001 if logged else None)
             if step == last_step:
                 return
-        yield Validation(0, 1)
+        yield Validation(1, 1)
         accuracy = 0.5 + 0.1 * (epoch % 4)
         improved, best = accuracy > best, max(best, accuracy)
         row = {
@@ -30,7 +30,7 @@ def events(path: Path | None, epochs: int, first_step: int = 0, last_step: int |
             "validation_accuracy": accuracy, "seconds_train": 0.5, "items_per_second": 320.0,
         }  # fmt: skip
         yield Epoch(epoch, step, row, improved, best)
-    yield RunResult("finished", epochs, epochs * STEPS, 65.0, SCORES, best_epoch=3)
+    yield RunResult("finished", epochs, epochs * STEPS, 65.0, SCORES, best_epoch=4)
 
 
 def play(observers: Sequence[Observer], stream: Iterator[object]) -> None:

@@ -3,11 +3,13 @@
 Write your own by subclassing `weft.engine.Observer`; name it under `run.observers` of the experiment.
 """
 
+from weft.config import Experiment
 from weft.engine.events import Observer
 from weft.monitor.logfile import LogFile
 from weft.monitor.progress import ProgressBar
 from weft.monitor.tables import ConsoleSummary, StepsCSV, score_table
 from weft.monitor.tensorboard import TensorBoard
+from weft.runs import RunDirectory
 
 __all__ = [
     "ConsoleSummary",
@@ -20,16 +22,18 @@ __all__ = [
 ]
 
 
-def standard_observers(*, progress: bool = True, tensorboard: bool = True) -> list[Observer]:
-    """The observers that a run has unless it asks for others.
+def standard_observers(experiment: Experiment, directory: RunDirectory | None) -> list[Observer]:
+    """The observers that a run has besides those it asks for.
 
     Args:
-        progress: show progress and the final scores on standard error (`run.progress`).
-        tensorboard: write scalars for TensorBoard (`run.tensorboard`).
+        experiment: `run.progress` shows progress and final scores on standard error, `run.tensorboard` writes scalars.
+        directory: the run directory; without one nothing is written to files.
     """
-    observers: list[Observer] = [StepsCSV(), LogFile()]
-    if tensorboard:
-        observers.append(TensorBoard())
-    if progress:
+    observers: list[Observer] = []
+    if directory is not None:
+        observers += [StepsCSV(), LogFile()]
+        if experiment.run.tensorboard:
+            observers.append(TensorBoard())
+    if experiment.run.progress:
         observers += [ProgressBar(), ConsoleSummary()]
     return observers

@@ -1,39 +1,32 @@
-"""log.txt of a run: what happened when, and every warning of Weft while it ran."""
+"""The course of a run in its log.txt, between the messages that Weft's loggers write there."""
 
 from __future__ import annotations
 
-import logging
+import os
+from datetime import datetime
 from pathlib import Path
 
 from weft.engine.events import Epoch, Observer, RunResult, Start
 from weft.errors import UsageError
-from weft.monitor.progress import epoch_words
-from weft.monitor.words import duration
+from weft.monitor.words import duration, epoch_words
 from weft.runs import RunDirectory
-
-_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+from weft.runs.files import explained
 
 
 class LogFile(Observer):
-    """Writes a line per event to the run's `log.txt`, and what Weft's loggers say in between.
+    """Writes a line with the time for start, epochs, checkpoints and end to the run's `log.txt`."""
 
-    Args:
-        level: least level of the loggers' messages that is written.
-    """
-
-    def __init__(self, level: int = logging.INFO) -> None:
-        self._level = level
-        self._handler: logging.Handler | None = None
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
         self._monitor = "loss"
 
     def on_start(self, start: Start) -> None:
         if start.run_path is None:
             raise UsageError("LogFile has no file: this run has no directory", "leave this observer out")
-        handler = logging.FileHandler(RunDirectory(start.run_path).log_file, encoding="utf-8", delay=True)
-        handler.setFormatter(logging.Formatter(_FORMAT))
-        handler.setLevel(self._level)
-        logging.getLogger("weft").addHandler(handler)
-        self._handler, self._monitor = handler, start.monitor
+        path = RunDirectory(start.run_path).log_file
+        with explained(path, kept="the run itself, which does not need this file"):
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._monitor = start.monitor
         verb = "resumed" if start.resumed else "started"
         self._write(f"{verb} {start.name} at step {start.step} on {start.device}, {start.parameters:,} parameters")
 
@@ -48,16 +41,14 @@ class LogFile(Observer):
         self._close()
 
     def on_error(self, error: BaseException) -> None:
-        self._write(f"ended by {type(error).__name__}: {error}", logging.ERROR)
-        self._close()
+        self._close()  # who catches the error says so
 
-    def _write(self, message: str, level: int = logging.INFO) -> None:
-        if self._handler is not None:
-            # straight to this file: another run in the same process has a log of its own
-            self._handler.handle(logging.LogRecord("weft", level, "", 0, message, None, None))
+    def _write(self, message: str) -> None:
+        if self._descriptor is not None:
+            now = datetime.now().isoformat(sep=" ", timespec="milliseconds").replace(".", ",")  # as logging writes it
+            os.write(self._descriptor, f"{now} INFO {message}\n".encode())
 
     def _close(self) -> None:
-        if self._handler is not None:
-            logging.getLogger("weft").removeHandler(self._handler)
-            self._handler.close()
-            self._handler = None
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

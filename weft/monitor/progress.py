@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
-from weft.monitor.words import duration, number
+from weft.monitor.words import duration, epoch_words, number
 
 _REDRAW_AFTER = 0.2  # seconds on a terminal
 _LINE_AFTER = 10.0  # seconds between plain lines inside an epoch
@@ -77,7 +77,7 @@ class ProgressBar(Observer):
             self._progress.learning_rate = step.learning_rate
         now = time.monotonic()
         if now >= self._next:
-            self._progress.share = min(1.0, (step.batch + 1) / max(step.batches, 1))
+            self._progress.share = min(1.0, step.batch / max(step.batches, 1))
             self._measure_speed(now)
             self._show(now)
 
@@ -86,7 +86,7 @@ class ProgressBar(Observer):
         self._items, self._window_began = 0, now  # time spent here says nothing about the speed of training
         if now >= self._next:
             self._progress.share = 1.0
-            self._progress.validating = f"validating {progress.batch + 1}/{progress.batches}"
+            self._progress.validating = f"validating {progress.batch}/{progress.batches}"
             self._show(now)
 
     def on_epoch(self, epoch: Epoch) -> None:
@@ -185,16 +185,6 @@ class PlainLines:
         self._console.file.flush()
 
 
-def epoch_words(event: Epoch, monitor: str) -> str:
-    """The losses and the monitored score of an epoch's row, in words."""
-    row = event.row
-    names = dict.fromkeys(("train_loss", "validation_loss", f"validation_{monitor}"))
-    words = [f"{name} {number(row[name])}" for name in names if isinstance(row.get(name), float | int)]
-    if event.improved and words:
-        words[-1] += " (best so far)"
-    return ", ".join(words) or "done"
-
-
 def _opening(start: Start) -> str:
     verb = f"resumed after {start.step:,} steps" if start.resumed else f"{start.epochs} epochs"
     size = f"{start.steps_per_epoch:,} steps each, {start.parameters:,} parameters"
@@ -230,7 +220,8 @@ def _left(progress: Progress) -> str:
 def _line(progress: Progress, width: int) -> Table:
     """The moving line: epoch, bar of the whole run, share of the epoch, and as many measurements as fit."""
     head = f"{_epoch_of(progress)} {progress.share:4.0%}"
-    room = width - len(head) - 2 - 10  # the bar takes at least 8
+    bar_width = 20 if width >= 100 else 10
+    room = width - len(head) - bar_width - 4  # the gaps between them
     shown = ""
     for part in [progress.validating, *_measurements(progress)]:
         longer = f"{shown} · {part}" if shown and part else shown or part
@@ -241,6 +232,6 @@ def _line(progress: Progress, width: int) -> Table:
     line.add_column(no_wrap=True)
     line.add_column(no_wrap=True)
     line.add_column(ratio=1, no_wrap=True)
-    bar = Bar(total=1.0, completed=min(done, 1.0), width=min(30, max(8, room - len(shown) + 10)))
+    bar = Bar(total=1.0, completed=min(done, 1.0), width=bar_width)
     line.add_row(Text(head, style="bold"), bar, Text(shown))
     return line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from weft.engine.events import Epoch, Observer, RunResult, Start, Step
+from weft.engine.events import Observer, RunResult, Start, Step
 from weft.errors import UsageError
 from weft.monitor.words import duration, number
 from weft.runs import RunDirectory, StepLog
@@ -51,24 +51,18 @@ class ConsoleSummary(Observer):
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._name = ""
-        self._improved: int | None = None
 
     def on_start(self, start: Start) -> None:
         self._name = start.name
 
-    def on_epoch(self, epoch: Epoch) -> None:
-        if epoch.improved:
-            self._improved = epoch.epoch
-
     def on_end(self, result: RunResult) -> None:
-        best = result.best_epoch if result.best_epoch is not None else self._improved
         facts = [
             f"{result.status} after {duration(result.seconds)}",
             f"{result.epochs} epochs",
             f"{result.steps:,} steps",
         ]
-        if best is not None:
-            facts.append(f"best epoch {best + 1}")
+        if result.best_epoch is not None:
+            facts.append(f"best epoch {result.best_epoch}")
         self._console.print(f"{self._name}: {', '.join(facts)}", markup=False, highlight=False, soft_wrap=True)
         if result.scores:
             self._console.print(score_table(result.scores))

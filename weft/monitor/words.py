@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weft.engine.events import Epoch
+
 
 def number(value: float) -> str:
     """Four significant digits; whole numbers as such."""
@@ -17,3 +19,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02} h" if hours else f"{minutes}:{rest:02} min"
+
+
+def epoch_words(event: Epoch, monitor: str) -> str:
+    """The losses and the monitored score of an epoch's row, in words."""
+    row = event.row
+    names = dict.fromkeys(("train_loss", "validation_loss", f"validation_{monitor}"))
+    words = [f"{name} {number(row[name])}" for name in names if isinstance(row.get(name), float | int)]
+    if event.improved and words:
+        words[-1] += " (best so far)"
+    return ", ".join(words) or "done"
