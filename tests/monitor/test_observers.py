@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from tests.monitor.scripted import STEPS, events, play
-from weft.config import load_experiment
+from weft.config import Experiment
 from weft.engine import Epoch, Observer, Start
 from weft.errors import UsageError
 from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, TensorBoard, standard_observers
@@ -221,7 +221,7 @@ EXPERIMENT = {
 
 def test_the_standard_observers_fill_the_run_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run")
-    play(standard_observers(load_experiment(EXPERIMENT), run), events(run.path, 2))
+    play(standard_observers(Experiment.model_validate(EXPERIMENT), run), events(run.path, 2))
     assert run.steps_file.exists()
     assert run.log_file.exists()
     assert list(run.tensorboard.iterdir())
@@ -230,7 +230,7 @@ def test_the_standard_observers_fill_the_run_directory(tmp_path: Path, capsys: p
     assert "epoch 2/2" in captured.err
     assert "accuracy" in captured.err
     quiet = make_run(tmp_path / "quiet")
-    silent = load_experiment(EXPERIMENT, ["run.progress=false", "run.tensorboard=false"])
+    silent = Experiment.model_validate({**EXPERIMENT, "run": {"progress": False, "tensorboard": False}})
     play(standard_observers(silent, quiet), events(quiet.path, 2))
     assert capsys.readouterr().err == ""
     assert not quiet.tensorboard.exists()
