@@ -1,0 +1,14 @@
+"""Data: tables, arrays, folders and datasets; their division into splits; transforms; loaders with exact resume.
+
+What a sample looks like depends on (seed, epoch, row, occurrence) and on nothing else; the order of samples on (seed,
+epoch). So batches are the same with any number of workers and ranks, and after a restart anywhere.
+"""
+
+from weft.data.batches import Batch
+from weft.data.loader import Loader, make_loader
+from weft.data.order import seed_for
+from weft.data.randomness import item_seed
+from weft.data.sources import Data, fold_count, open_data
+from weft.data.split_data import SplitData
+
+__all__ = ["Batch", "Data", "Loader", "SplitData", "fold_count", "item_seed", "make_loader", "open_data", "seed_for"]

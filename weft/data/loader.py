@@ -1,0 +1,174 @@
+"""The loader: an epoch as an iterator of batches that can begin anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from weft.data.batches import Batch
+from weft.data.fetch import BatchKey, Fetcher
+from weft.data.gather import gathered
+from weft.data.order import Plan, count_batches, epoch_order, plan_batches
+from weft.data.split_data import SplitData
+from weft.errors import UsageError
+
+
+class Loader:
+    """Batches of a split. Build it with `make_loader`.
+
+    Attributes:
+        split: the data.
+        skipped_items: items left out because they could not be loaded: case -> reason.
+    """
+
+    def __init__(
+        self,
+        split: SplitData,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool,
+        num_workers: int,
+        sampler: Iterable[int] | None,
+        pin_memory: bool,
+        share: tuple[int, int],
+        augment: bool,
+    ) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.num_workers = num_workers
+        self.sampler = sampler
+        self.pin_memory = pin_memory
+        self.share = share
+        self.skipped_items: dict[str, str] = {}
+        augmented = split.augmented if augment else None
+        self._arrays = split.arrays if augmented is None else None
+        self._fetcher = Fetcher(
+            split.dataset if augmented is None else augmented,
+            seed,
+            keys=split.keys,
+            where=split.where,
+            skip_bad=split.skip_bad,
+        )
+
+    @property
+    def _every_nth(self) -> bool:
+        return not self.shuffle and self.sampler is None
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch, for this rank."""
+        visits = len(self.split) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
+        return count_batches(
+            visits, self.batch_size, drop_last=self.drop_last, share=self.share, every_nth=self._every_nth
+        )
+
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch.
+
+        Args:
+            epoch: number of the epoch, counted from 0.
+            skip: start at this batch, exactly as the undisturbed epoch has it.
+
+        Raises:
+            DataError: an item cannot be loaded.
+            WorkerError: a loader worker died.
+        """
+        order = epoch_order(
+            len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch, sampler=self.sampler
+        )
+        plan = plan_batches(
+            order,
+            self.batch_size,
+            drop_last=self.drop_last,
+            share=self.share,
+            every_nth=self._every_nth,
+            skip=skip,
+        )
+        batches = self._batches(epoch, plan)
+        return (batch.pin_memory() for batch in batches) if self.pin_memory and self._arrays is not None else batches
+
+    def _batches(self, epoch: int, plan: Plan) -> Iterator[Batch]:
+        if self._arrays is not None:
+            return gathered(self._arrays, plan)
+        return self._in_process(epoch, plan)
+
+    def _in_process(self, epoch: int, plan: Plan) -> Iterator[Batch]:
+        for key, index in zip(batch_keys(epoch, plan), plan.rows.split(plan.sizes), strict=True):
+            batch = self._fetcher.fetch(key, index)
+            if self._fetcher.skipped:
+                self._note_skipped(self._fetcher.skipped)
+            yield batch
+
+    def _note_skipped(self, skipped: dict[int, str]) -> None:
+        self.skipped_items.update({self.split.cases[row]: reason for row, reason in skipped.items()})
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+
+
+def batch_keys(epoch: int, plan: Plan) -> Iterator[BatchKey]:
+    """The key of each batch of a plan."""
+    rows = plan.rows.tolist()
+    start = 0
+    for size in plan.sizes:
+        stop = start + size
+        yield BatchKey(epoch, rows[start:stop], plan.occurrences and plan.occurrences[start:stop])
+        start = stop
+
+
+def make_loader(
+    split: SplitData,
+    *,
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    drop_last: bool = False,
+    num_workers: int = 0,
+    sampler: Iterable[int] | None = None,
+    pin_memory: bool = False,
+    share: tuple[int, int] = (0, 1),
+    augment: bool = True,
+) -> Loader:
+    """Make a loader of a split.
+
+    The order of a shuffled epoch is that of torch's `DataLoader(..., shuffle=True, generator=generator)` after
+    `generator.manual_seed(seed_for(seed, epoch))`. Global random generators are left as they are.
+
+    Args:
+        split: the data.
+        batch_size: samples of a batch, over all ranks; at least 1.
+        seed: the experiment's seed.
+        shuffle: visit the samples in a new order in each epoch.
+        drop_last: leave out a last batch that is not full.
+        num_workers: processes that load items; data in memory need none.
+        sampler: decides which rows an epoch visits, instead of `shuffle`.
+        pin_memory: put batches into page-locked memory.
+        share: (rank, world) of this process. When shuffled or sampled, each rank has its contiguous slice of every
+            batch (it may be empty: a batch of size 0); otherwise the rows rank, rank + world, ..., each exactly once.
+        augment: apply the transforms that are meant for training, where the split has such.
+
+    Raises:
+        UsageError: a size or share is out of range.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}", "use at least 1")
+    if num_workers < 0:
+        raise UsageError(f"num_workers is {num_workers}", "use 0 to load in the training process itself")
+    if not 0 <= share[0] < share[1]:
+        raise UsageError(f"share is {share}: the rank must be at least 0 and below the number of processes")
+    arguments: dict[str, Any] = dict(
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        sampler=sampler,
+        pin_memory=pin_memory,
+        share=share,
+        augment=augment,
+    )
+    return Loader(split, **arguments)

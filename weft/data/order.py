@@ -1,0 +1,164 @@
+"""The order in which an epoch visits the samples: a function of (seed, epoch), whatever the workers, ranks and restarts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.errors import DataError
+
+
+def seed_for(seed: int, epoch: int) -> int:
+    """Seed of the order of samples in an epoch.
+
+    A loop of one's own that calls `generator.manual_seed(seed_for(seed, epoch))` before each epoch of its
+    `DataLoader(..., shuffle=True, generator=generator)` sees the samples in the same order as Weft.
+
+    Args:
+        seed: the experiment's seed, any integer.
+        epoch: number of the epoch, counted from 0.
+
+    Returns:
+        An integer in [0, 2**63).
+    """
+    digest = hashlib.sha256(f"weft order {int(seed)} {int(epoch)}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def permutation(length: int, seed: int, epoch: int) -> Tensor:
+    """Shuffled row numbers of an epoch, int64 `[length]`: those that torch's DataLoader would visit with the same seed."""
+    generator = torch.Generator().manual_seed(seed_for(seed, epoch))
+    # The DataLoader draws the base seed of its workers from the generator before its sampler draws the permutation.
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    return torch.randperm(length, generator=generator)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an epoch visits.
+
+    Args:
+        rows: row numbers in the split, int64 `[n]`.
+        occurrences: how often each row was visited before in this epoch, `[n]`; None when every row is visited once.
+    """
+
+    rows: Tensor
+    occurrences: list[int] | None = None
+
+
+def epoch_order(length: int, *, shuffle: bool, seed: int, epoch: int, sampler: Iterable[int] | None = None) -> Order:
+    """Rows that an epoch visits, in order.
+
+    Args:
+        length: number of items in the split.
+        shuffle: permute the rows; ignored when a sampler decides.
+        seed: the experiment's seed.
+        epoch: number of the epoch, counted from 0.
+        sampler: yields row numbers; its attribute `generator`, where it has one, is seeded with (seed, epoch).
+
+    Raises:
+        DataError: the sampler yields a row that the split does not have.
+    """
+    if sampler is not None:
+        return _sampled(sampler, length, seed, epoch)
+    return Order(permutation(length, seed, epoch) if shuffle else torch.arange(length))
+
+
+def _sampled(sampler: Any, length: int, seed: int, epoch: int) -> Order:
+    if hasattr(sampler, "generator"):
+        sampler.generator = torch.Generator().manual_seed(seed_for(seed, epoch))
+    if callable(getattr(sampler, "set_epoch", None)):
+        sampler.set_epoch(epoch)
+    rows = [int(row) for row in sampler]
+    seen: Counter[int] = Counter()
+    occurrences = []
+    for row in rows:
+        if not 0 <= row < length:
+            raise DataError(
+                f"sampler {type(sampler).__name__} asks for row {row}, but the split has {length} items",
+                "build the sampler for this split, e.g. with as many weights as there are items",
+            )
+        occurrences.append(seen[row])
+        seen[row] += 1
+    return Order(torch.tensor(rows, dtype=torch.int64), occurrences)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The batches of an epoch, or of what is left of it, for one rank.
+
+    Args:
+        rows: row numbers in the order they are visited, int64 `[n]`.
+        sizes: number of rows of each batch; they add up to n.
+        occurrences: as in `Order`.
+    """
+
+    rows: Tensor
+    sizes: list[int]
+    occurrences: list[int] | None = None
+
+
+def plan_batches(
+    order: Order,
+    batch_size: int,
+    *,
+    drop_last: bool = False,
+    share: tuple[int, int] = (0, 1),
+    every_nth: bool = False,
+    skip: int = 0,
+) -> Plan:
+    """Cut an epoch's order into batches.
+
+    Args:
+        order: what the whole epoch visits, over all ranks.
+        batch_size: samples of a batch over all ranks.
+        drop_last: leave out a last batch that is not full.
+        share: (rank, world). By default a rank takes its contiguous slice of every batch, which may be empty.
+        every_nth: a rank takes the positions rank, rank + world, ... instead and cuts them into batches of its own:
+            for evaluation, where ranks need not keep step and no sample may be seen twice.
+        skip: leave out the first batches, as a resumed epoch does.
+    """
+    rank, world = share
+    if every_nth and world > 1:
+        order = _take(order, list(range(rank, len(order.rows), world)))
+        batch_size = -(-batch_size // world)
+        rank, world = 0, 1
+    bounds = _bounds(len(order.rows), batch_size, drop_last, rank, world)[skip:]
+    sizes = [stop - start for start, stop in bounds]
+    if world > 1:
+        order = _take(order, [place for start, stop in bounds for place in range(start, stop)])
+    else:
+        order = _slice(order, bounds[0][0] if bounds else 0, bounds[-1][1] if bounds else 0)
+    return Plan(order.rows, sizes, order.occurrences)
+
+
+def count_batches(length: int, batch_size: int, *, drop_last: bool, share: tuple[int, int], every_nth: bool) -> int:
+    """Number of batches that `plan_batches` makes of `length` visits."""
+    rank, world = share
+    if every_nth and world > 1:
+        length, batch_size = len(range(rank, length, world)), -(-batch_size // world)
+    return length // batch_size if drop_last else -(-length // batch_size)
+
+
+def _bounds(length: int, batch_size: int, drop_last: bool, rank: int, world: int) -> list[tuple[int, int]]:
+    bounds = []
+    for start in range(0, length, batch_size):
+        size = min(batch_size, length - start)
+        if size == batch_size or not drop_last:
+            bounds.append((start + size * rank // world, start + size * (rank + 1) // world))
+    return bounds
+
+
+def _take(order: Order, places: list[int]) -> Order:
+    occurrences = order.occurrences and [order.occurrences[place] for place in places]
+    return Order(order.rows[torch.tensor(places, dtype=torch.int64)], occurrences)
+
+
+def _slice(order: Order, start: int, stop: int) -> Order:
+    return Order(order.rows[start:stop], order.occurrences and order.occurrences[start:stop])

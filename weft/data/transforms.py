@@ -1,0 +1,122 @@
+"""Transforms of an item: a chain of callables over a dict, as MONAI's dictionary transforms are."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from weft.config import Component, Namespace
+from weft.errors import DataError, WeftError
+
+Item = dict[str, Any]
+
+
+class Chain:
+    """Transforms applied one after the other; one that returns a list (several crops of an item) is followed by the
+    rest for each element.
+
+    Args:
+        transforms: callables that take an item (a dict) and return an item or a list of items.
+    """
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]]) -> None:
+        self.transforms = list(transforms)
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def __call__(self, item: Item) -> Item | list[Item]:
+        result: Any = item
+        for transform in self.transforms:
+            result = _apply(transform, result)
+        return result  # type: ignore[no-any-return]
+
+
+def _apply(transform: Callable[[Any], Any], item: Any) -> Any:
+    if isinstance(item, list):
+        made = [_apply(transform, element) for element in item]
+        return [element for part in made for element in (part if isinstance(part, list) else [part])]
+    try:
+        result = transform(item)
+    except WeftError:
+        raise
+    except Exception as error:
+        reason = str(error.__cause__ or error) or type(error).__name__
+        raise DataError(
+            f"transform {_name(transform)} failed: {type(error).__name__}: {reason}",
+            f"it is given the item as a dict with {', '.join(map(str, item)) if isinstance(item, Mapping) else type(item)}; "
+            "MONAI's transforms for dicts have names that end in d",
+        ) from error
+    if not isinstance(result, Mapping | list):
+        raise DataError(
+            f"transform {_name(transform)} returned {type(result).__name__}, expected the item (a dict) or a list of items",
+            "return the dict that it was given, with the changed values",
+        )
+    return result
+
+
+def _name(transform: object) -> str:
+    return getattr(transform, "__qualname__", None) or type(transform).__name__
+
+
+def build_chain(components: Sequence[Component], namespace: Namespace, keys: Sequence[str]) -> Chain:
+    """Build the transforms of an experiment.
+
+    Args:
+        components: as written in `dataset.transforms`.
+        namespace: looks up names.
+        keys: given as `keys` to those that have such an argument and were written without it.
+    """
+    transforms = []
+    for component in components:
+        extra = {"keys": list(keys)} if _wants_keys(component, namespace) else {}
+        transforms.append(namespace.build(component, "transform", **extra))
+    return Chain(transforms)  # type: ignore[arg-type]
+
+
+def _wants_keys(component: Component, namespace: Namespace) -> bool:
+    if component.is_finished or "keys" in component.arguments:
+        return False
+    try:
+        parameters = inspect.signature(namespace.find(component, "transform")).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+    return "keys" in parameters
+
+
+def loads_files(components: Sequence[Component]) -> bool:
+    """Whether the chain reads the files itself (MONAI's LoadImaged and the like)."""
+    return any(component.name.rpartition(".")[2].startswith("Load") for component in components)
+
+
+class MemoryCache:
+    """What the deterministic first transforms made of each item, kept in memory.
+
+    Args:
+        load: makes an item by its row number.
+        length: number of items.
+    """
+
+    def __init__(self, load: Callable[[int], Any], length: int) -> None:
+        self.load = load
+        self.length = length
+        self._items: dict[int, Any] = {}
+
+    def __call__(self, row: int) -> Any:
+        if row not in self._items:
+            self._items[row] = self.load(row)
+        return copy.deepcopy(self._items[row])  # transforms that follow may write into what they are given
+
+    def fill(self) -> None:
+        """Make every item now, before loader workers start: they share the memory instead of each filling a cache.
+
+        Items that cannot be made are left to the one who asks for them, which tells where they come from.
+        """
+        for row in range(self.length):
+            if row not in self._items:
+                try:
+                    self._items[row] = self.load(row)
+                except DataError:
+                    continue
