@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -12,15 +12,10 @@ from torch import Tensor
 
 from weft.errors import ProtocolError, UsageError
 from weft.metrics.cases import CaseRecorder
-from weft.metrics.confusion import LabelCounts, LabelTables
+from weft.metrics.families import FACTORIES
+from weft.metrics.foreign import adopt
 from weft.metrics.names import KNOWN, Kind, Mode, check_arguments, check_kind, find_metric
 from weft.metrics.values import Accumulator, Array, BatchView, Request, Setting
-
-FACTORIES: dict[tuple[str, Kind], Callable[[Setting, Sequence[Request]], Accumulator]] = {
-    ("confusion", "binary"): LabelCounts,
-    ("confusion", "multiclass"): LabelCounts,
-    ("confusion", "multilabel"): LabelTables,
-}
 
 
 class ScoreBook:
@@ -29,13 +24,17 @@ class ScoreBook:
     Args:
         setting: kind of task and classes.
         accumulators: the sums, in the fixed order of `states`.
-        modes: for each score the direction that is better.
+        modes: for each score the direction that is better; None where nobody said.
+
+    Attributes:
+        wants_cases: whether `update` is worth giving the names of samples; set it to False where no rows are read.
     """
 
-    def __init__(self, setting: Setting, accumulators: Sequence[Accumulator], modes: Mapping[str, Mode]) -> None:
+    def __init__(self, setting: Setting, accumulators: Sequence[Accumulator], modes: Mapping[str, Mode | None]) -> None:
         self.setting = setting
+        self.wants_cases = True
         self._accumulators = list(accumulators)
-        self._modes = {"loss": "min", **modes}
+        self._modes: dict[str, Mode | None] = {"loss": "min", **modes}
         self._cases = CaseRecorder(setting)
         self.reset()
 
@@ -67,14 +66,20 @@ class ScoreBook:
             weight: what the loss weighs, by default the number of samples.
             cases: names of the samples; with them `case_rows` has a row per sample.
             spacing: voxel size per axis (for all samples, or a row per sample); segmentation only, default 1.
+
+        Raises:
+            UsageError: shapes do not fit the kind of task.
+            DataError: labels are out of range.
         """
         batch = BatchView(self.setting, outputs, targets, cases, spacing)
+        if cases is not None and len(cases) != batch.size:
+            raise UsageError(f"{len(cases)} case names for {batch.size} samples", "give one name per sample")
+        for accumulator in self._accumulators:
+            accumulator.update(batch)
         if loss is not None:
             self.add_loss(loss.mean() if loss.dim() else loss, batch.size if weight is None else weight)
         if cases is not None:
             self._cases.update(batch, loss)
-        for accumulator in self._accumulators:
-            accumulator.update(batch)
 
     def add_loss(self, loss: Tensor, weight: float) -> None:
         """Add a mean loss with its weight, and nothing else."""
@@ -85,7 +90,7 @@ class ScoreBook:
 
     def states(self) -> list[Tensor]:
         """All sums of this participant, on the CPU, in fixed order and shape; add them up among participants."""
-        loss = torch.stack((self._loss.detach().cpu(), torch.tensor(self._weight, dtype=torch.float64)))
+        loss = torch.stack((self._loss.cpu(), torch.tensor(self._weight, dtype=torch.float64)))
         return [loss, *(state for accumulator in self._accumulators for state in accumulator.states())]
 
     def load_states(self, states: Sequence[Tensor]) -> None:
@@ -99,14 +104,45 @@ class ScoreBook:
             )
         self._pooled = [state.detach().cpu().numpy().copy() for state in states]
 
-    def _parts(self) -> tuple[Array, list[tuple[Accumulator, list[Array]]]]:
-        states = self._pooled if self._pooled is not None else [state.numpy() for state in self.states()]
-        parts, at = [], 1
+    def gatherable(self) -> list[Tensor] | None:
+        """Per-sample tensors of this participant that exact rank scores need beyond sums; None when nothing does."""
+        parts = [part for accumulator in self._accumulators for part in accumulator.gatherable()]
+        return parts or None
+
+    def load_gathered(self, gathered: Sequence[Tensor]) -> None:
+        """Take the gatherable tensors of all participants, each concatenated along the first dimension."""
+        at = 0
         for accumulator in self._accumulators:
-            count = accumulator.state_count()
-            parts.append((accumulator, states[at : at + count]))
+            count = len(accumulator.gatherable())
+            if count:
+                accumulator.load_gathered(gathered[at : at + count])
             at += count
-        return states[0], parts
+        if at != len(gathered):
+            raise ProtocolError(
+                f"{len(gathered)} gathered tensors, expected {at}", "all participants need the same metrics"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this participant is inside an evaluation; case rows are not kept."""
+        parts = [accumulator.snapshot() for accumulator in self._accumulators]
+        return {"loss": self._loss.cpu().clone(), "weight": self._weight, "parts": parts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.reset()
+        self._loss, self._weight = state["loss"].clone(), float(state["weight"])
+        for accumulator, snapshot in zip(self._accumulators, state["parts"], strict=True):
+            accumulator.restore(snapshot)
+
+    def _parts(self) -> tuple[Array, list[tuple[Accumulator, list[Array]]]]:
+        pooled, at = self._pooled, 1
+        parts = []
+        for accumulator in self._accumulators:
+            own = [state.numpy() for state in accumulator.states()]
+            parts.append((accumulator, own if pooled is None else pooled[at : at + len(own)]))
+            at += len(own)
+        loss = numpy.array([float(self._loss), self._weight]) if pooled is None else pooled[0]
+        return loss, parts
 
     def compute(self) -> dict[str, float]:
         """The scores by name; nan where there is nothing to judge."""
@@ -114,13 +150,14 @@ class ScoreBook:
         values = {"loss": float(loss[0] / loss[1]) if loss[1] else float("nan")}
         for accumulator, states in parts:
             values.update(accumulator.values(states))
-        return {name: values[name] for name in self._modes}
+        order = {name: values[name] for name in self._modes if name in values}
+        return order | values  # objects of others may give several values, known only now
 
     def details(self) -> dict[str, Any]:
         """What a report shows beyond the scores (confusion matrix, per class, curves), JSON-able; undefined is None."""
         merged: dict[str, Any] = {}
         for accumulator, states in self._parts()[1]:
-            merged.update(accumulator.details(states))
+            merge(merged, accumulator.details(states))
         plain: dict[str, Any] = jsonable(merged)
         return plain
 
@@ -133,14 +170,25 @@ class ScoreBook:
 
     @property
     def names(self) -> list[str]:
-        """Names of the scores that `compute` returns."""
+        """Names of the scores that were asked for, "loss" first."""
         return list(self._modes)
 
     def mode(self, name: str) -> Mode:
-        """Which direction of a score is better: "min" or "max"."""
-        if name not in self._modes:
+        """Which direction of a score is better: "min" or "max".
+
+        Raises:
+            UsageError: there is no such score, or it does not say.
+        """
+        known = [asked for asked in self._modes if name == asked or name.startswith(f"{asked}_")]
+        if not known:
             raise UsageError(f"there is no score '{name}'", f"scores of this task: {', '.join(self._modes)}")
-        return self._modes[name]
+        mode = self._modes[max(known, key=len)]
+        if mode is None:
+            raise UsageError(
+                f"score '{name}' does not say which direction is better",
+                "set monitor: {mode: min} or {mode: max}, or give the metric an attribute higher_is_better",
+            )
+        return mode
 
 
 def build_scores(
@@ -154,10 +202,11 @@ def build_scores(
     """Make the score book of a task.
 
     Args:
-        metrics: names of `KNOWN`, `(name, arguments)` pairs, metric objects (update/compute/reset), or functions
-            `(outputs, targets) -> one value per sample`.
+        metrics: names of `KNOWN`, `(name, arguments)` pairs, metric objects (update/compute/reset), functions
+            `(outputs, targets) -> one value per sample`, or mappings of own names to objects or functions.
         kind: binary, multiclass, multilabel, regression or segmentation.
-        classes: number of classes (segmentation: with background), labels or regression outputs.
+        classes: number of classes (segmentation: with background), of labels, or of regression outputs (0 or 1: as many
+            as the first batch has).
         class_names: names for reports; None numbers them.
         gather: whether predictions may leave a participant (exact AUROC), or sums only.
 
@@ -166,30 +215,49 @@ def build_scores(
     """
     setting = make_setting(check_kind(kind), classes, class_names, gather)
     families: dict[str, list[Request]] = {} if kind == "regression" else {"confusion": []}
-    modes: dict[str, Mode] = {}
+    foreign: list[Accumulator] = []
+    modes: dict[str, Mode | None] = {}
     for metric in metrics:
-        request = make_request(metric, setting.kind)
-        if request.name == "loss":
+        if metric == "loss":
             continue
-        if request.key in modes:
-            raise UsageError(f"metric '{request.key}' is asked for twice", "leave one out")
-        modes[request.key] = KNOWN[request.name].mode
-        families.setdefault(KNOWN[request.name].family, []).append(request)
-    accumulators = [FACTORIES[family, setting.kind](setting, requests) for family, requests in families.items()]
-    return ScoreBook(setting, accumulators, modes)
+        if isinstance(metric, str) or _named_pair(metric):
+            request = make_request(metric, setting.kind)
+            families.setdefault(KNOWN[request.name].family, []).append(request)
+            found: list[tuple[str, Mode | None]] = [(request.key, KNOWN[request.name].mode)]
+        else:
+            adopted = adopt(metric, setting)
+            foreign += [accumulator for _, accumulator, _ in adopted]
+            found = [(name, mode) for name, _, mode in adopted]
+        for name, mode in found:
+            if name in modes or name == "loss":
+                raise UsageError(
+                    f"score '{name}' is asked for twice", "leave one out, or name it: {other_name: metric}"
+                )
+            modes[name] = mode
+    ours = [FACTORIES[family, setting.kind, gather](setting, requests) for family, requests in families.items()]
+    return ScoreBook(setting, [*ours, *foreign], modes)
 
 
 def make_setting(kind: Kind, classes: int, class_names: Sequence[str] | None, gather: bool) -> Setting:
     """Check the number of classes and their names."""
     if kind == "binary":
         classes = 2
-    least = {"multiclass": 2, "segmentation": 2}.get(kind, 1)
-    if kind != "regression" and classes < least:
+    least = {"multiclass": 2, "segmentation": 2, "multilabel": 1, "binary": 2, "regression": 0}[kind]
+    if classes < least:
         raise UsageError(f"{kind} scores need classes >= {least}, got {classes}", "count the background as a class")
     names = tuple(str(name) for name in class_names) if class_names else tuple(str(i) for i in range(classes))
     if kind != "regression" and len(names) != classes:
         raise UsageError(f"{classes} classes, but {len(names)} class names: {', '.join(names)}")
     return Setting(kind, classes, names, gather)
+
+
+def _named_pair(metric: Any) -> bool:
+    return (
+        isinstance(metric, (tuple, list))
+        and len(metric) == 2
+        and isinstance(metric[0], str)
+        and isinstance(metric[1], Mapping)
+    )
 
 
 def make_request(metric: Any, kind: Kind) -> Request:
@@ -201,9 +269,20 @@ def make_request(metric: Any, kind: Kind) -> Request:
     key = name
     if arguments.get("average", "auto") != "auto":
         key = f"{name}_{arguments['average']}"
+    if arguments.get("weights", "none") != "none":
+        key = f"{name}_{arguments['weights']}"
     if "k" in arguments:
         key = name.replace("_k_", f"_{arguments['k']}_")
     return Request(name, key, arguments)
+
+
+def merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add entries; dictionaries under the same key are merged."""
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
 
 
 def jsonable(value: Any) -> Any:

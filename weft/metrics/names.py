@@ -121,7 +121,7 @@ KNOWN: Mapping[str, MetricInfo] = MappingProxyType(
             ("segmentation",),
             "max",
             "surface",
-            {"tolerance": 1.0, **_SURFACE},
+            {"tolerance": 1.0},
         ),
     }
 )

@@ -42,8 +42,8 @@ class Request:
 class Accumulator(ABC):
     """Sums over batches from which scores follow.
 
-    `states` has a fixed order and shape, so states of participants can be added; `values` and `details` are functions of
-    such states alone, wherever they came from.
+    `states` has a fixed order and shape, so states of participants can be added; `values` and `details` are functions
+    of such states alone, wherever they came from.
     """
 
     def __init__(self, setting: Setting, requests: Sequence[Request]) -> None:
@@ -122,6 +122,10 @@ class BatchView:
         cases: Sequence[str] | None = None,
         spacing: Any = None,
     ) -> None:
+        if type(outputs) is not Tensor:  # MONAI's MetaTensor: every operation on it costs a multiple
+            outputs = outputs.as_subclass(Tensor)
+        if type(targets) is not Tensor:
+            targets = targets.as_subclass(Tensor)
         if outputs.device.type == "mps":  # has neither float64 nor fast int64 counting
             outputs, targets = outputs.cpu(), targets.cpu()
         self.setting = setting
@@ -213,7 +217,8 @@ class BatchView:
 
     @cached_property
     def predicted(self) -> Tensor:
-        """Predicted labels: int64 [n] (binary, multiclass), bool [n, C] (multilabel), [n, ...] (segmentation)."""
+        """Predicted labels: int64 [n] (binary, multiclass), bool [n, C] (multilabel), [n, ...] (segmentation; bool when
+        there are two classes)."""
         logits, kind = self.logits, self.setting.kind
         if kind == "multilabel":
             return logits > 0
@@ -221,9 +226,11 @@ class BatchView:
             return (logits > 0).long()
         if logits.shape[1] == 1:
             return (logits[:, 0] > 0).long()
-        if logits.shape[1] == 2 and kind == "segmentation":  # argmax over a strided dimension is ten times slower
-            return (logits[:, 1] > logits[:, 0]).long()
-        return logits.argmax(1)
+        if kind != "segmentation":
+            return logits.argmax(1)
+        if logits.shape[1] == 2:
+            return logits[:, 1] > logits[:, 0]
+        return logits.max(1).indices  # the same as argmax, which is ten times slower on a strided dimension
 
     @cached_property
     def log_odds(self) -> Tensor:

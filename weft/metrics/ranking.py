@@ -1,0 +1,254 @@
+"""Scores of rank order: area under the ROC curve and average precision, exact or from bins of log-odds.
+
+Where predictions may be gathered, the scores are exact (ties by midranks). Where only sums may leave a participant,
+positives and negatives are counted in 1024 bins of the log-odds over [-16, 16]; what the bins hide is bounded, and the
+bound is published beside the value (`auroc_bound`, `average_precision_bound` in the details). Bins of probability would
+be useless for saturated models; bins of log-odds are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import torch
+from scipy.special import digamma
+from torch import Tensor
+
+from weft.errors import ProtocolError
+from weft.metrics.values import (
+    Accumulator,
+    Array,
+    BatchView,
+    Setting,
+    added,
+    class_log_odds,
+    host,
+    mean_of_defined,
+)
+
+BINS = 1024
+REACH = 16.0
+POINTS = 200  # of a curve in a report
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Positives and negatives at each distinct score, highest score first (float64 counts)."""
+
+    positives: Array
+    negatives: Array
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are positives and negatives."""
+        return bool(self.positives.sum() > 0 and self.negatives.sum() > 0)
+
+    def auroc(self) -> tuple[float, float]:
+        """Area under the ROC curve with ties counted half, and how far breaking the ties could move it."""
+        if not self.judged:
+            return float("nan"), float("nan")
+        pairs = self.positives.sum() * self.negatives.sum()
+        lower = self.negatives.sum() - self.negatives.cumsum()  # negatives with a lower score
+        tied = self.positives @ self.negatives / 2
+        return float((self.positives @ lower + tied) / pairs), float(tied / pairs)
+
+    def average_precision(self) -> tuple[float, float]:
+        """Sum of precision times gain in recall, and how far breaking the ties could move it."""
+        if not self.positives.sum():
+            return float("nan"), float("nan")
+        p, q = self.positives, self.negatives
+        end_p, end_q = p.cumsum(), q.cumsum()
+        start_p, start_q = end_p - p, end_q - q
+        found = p > 0
+        value = (p * end_p / numpy.maximum(end_p + end_q, 1)).sum()
+        best = (p * end_p / numpy.maximum(end_p + start_q, 1)).sum()
+        # negatives of a tie first, then its positives one by one: the sum over i of (start_p + i) / (start_p + i +
+        # end_q)
+        harmonic = digamma(end_p + end_q + 1) - digamma(start_p + end_q + 1)
+        worst = (p - end_q * harmonic)[found].sum()
+        total = p.sum()
+        return float(value / total), float(max(best - value, value - worst, 0.0) / total)
+
+    def curves(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """ROC and precision-recall curves with at most 200 points each."""
+        true = numpy.concatenate(([0.0], self.positives.cumsum()))
+        false = numpy.concatenate(([0.0], self.negatives.cumsum()))
+        positives, negatives = max(true[-1], 1.0), max(false[-1], 1.0)
+        pick = thinned(true / positives + false / negatives)
+        roc = {"fpr": false[pick] / negatives, "tpr": true[pick] / positives}
+        pick = thinned(true[1:] / positives + false[1:] / negatives) + 1
+        precision = true[pick] / numpy.maximum(true[pick] + false[pick], 1.0)
+        return roc, {"recall": true[pick] / positives, "precision": precision}
+
+
+def thinned(way: Array) -> Array:
+    """Indices of at most 200 points, spread evenly along a rising quantity, first and last included."""
+    if way.size <= POINTS:
+        return numpy.arange(way.size)
+    goals = numpy.linspace(way[0], way[-1], POINTS)
+    return numpy.unique(
+        numpy.concatenate(([0], numpy.searchsorted(way, goals).clip(0, way.size - 1)[1:-1], [way.size - 1]))
+    )
+
+
+def ranked_scores(scores: Array, positive: Array) -> Ranked:
+    """Counts at each distinct score.
+
+    Args:
+        scores: float [n].
+        positive: bool [n].
+    """
+    _, place = numpy.unique(-scores, return_inverse=True)
+    count = int(place.max()) + 1 if place.size else 0
+    positives = numpy.bincount(place[positive], minlength=count).astype(numpy.float64)
+    return Ranked(positives, numpy.bincount(place, minlength=count) - positives)
+
+
+class RankingScores(Accumulator):
+    """What exact and binned ranking share: scores, bounds and curves from the ranked counts of each class."""
+
+    exact: bool
+
+    def groups(self) -> list[str]:
+        """The classes that are ranked: the positive one (binary), or each against the rest."""
+        names = list(self.setting.class_names)
+        return names[1:] if self.setting.kind == "binary" else names
+
+    def ranked(self, states: Sequence[Array]) -> list[Ranked | None]:
+        """Ranked counts of each group; None where a score is not a number."""
+        raise NotImplementedError
+
+    def values(self, states: Sequence[Array]) -> dict[str, float]:
+        table = self._table(self.ranked(states))
+        return {request.key: table[request.name][0] for request in self.requests}
+
+    def _table(self, ranked: Sequence[Ranked | None]) -> dict[str, tuple[float, float, list[float]]]:
+        table = {}
+        for name, score in (("auroc", Ranked.auroc), ("average_precision", Ranked.average_precision)):
+            pairs = [score(part) if part else (float("nan"), float("nan")) for part in ranked]
+            values, bounds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+            broken = any(part is None for part in ranked)
+            mean = float("nan") if broken else mean_of_defined(numpy.array(values))
+            table[name] = mean, mean_of_defined(numpy.array(bounds)), values
+        return table
+
+    def details(self, states: Sequence[Array]) -> dict[str, Any]:
+        ranked = self.ranked(states)
+        table, groups = self._table(ranked), self.groups()
+        per_class: dict[str, dict[str, float]] = {group: {} for group in groups}
+        result: dict[str, Any] = {"per_class": per_class, "roc": {}, "pr": {}}
+        for request in self.requests:
+            for group, value in zip(groups, table[request.name][2], strict=True):
+                per_class[group][request.key] = value
+            if not self.exact:
+                result[f"{request.key}_bound"] = table[request.name][1]
+        for group, part in zip(groups, ranked, strict=True):
+            if part is not None and part.judged:
+                result["roc"][group], result["pr"][group] = part.curves()
+        return result
+
+
+class ExactRanking(RankingScores):
+    """Keeps logits and labels of all samples; they have to be gathered among participants."""
+
+    exact = True
+
+    def reset(self) -> None:
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._count = 0
+        self._gathered: list[Tensor] | None = None
+
+    def update(self, batch: BatchView) -> None:
+        logits = batch.log_odds if self.setting.kind == "binary" else batch.logits
+        self._logits.append(logits.clone())  # the model may reuse its output buffers
+        self._labels.append(batch.labels)
+        self._count += batch.size
+
+    def states(self) -> list[Tensor]:
+        return [torch.tensor(self._count)]
+
+    def snapshot(self) -> list[Tensor]:
+        return self.gatherable()
+
+    def restore(self, snapshot: Sequence[Tensor]) -> None:
+        self.reset()
+        self._logits, self._labels, self._count = [snapshot[0]], [snapshot[1]], snapshot[0].shape[0]
+
+    def gatherable(self) -> list[Tensor]:
+        width = len(self.groups())
+        empty = torch.zeros(0, width, dtype=torch.float64)
+        labels = torch.zeros((0, width) if self.setting.kind == "multilabel" else 0, dtype=torch.int64)
+        return [
+            torch.cat([empty, *(part.double().cpu() for part in self._logits)]),
+            torch.cat([labels, *(part.cpu() for part in self._labels)]),
+        ]
+
+    def load_gathered(self, gathered: Sequence[Tensor]) -> None:
+        self._gathered = [part.detach().cpu() for part in gathered]
+
+    def ranked(self, states: Sequence[Array]) -> list[Ranked | None]:
+        logits, labels = self._gathered or self.gatherable()
+        if logits.shape[0] != int(states[0]):
+            raise ProtocolError(
+                f"exact ranking has {logits.shape[0]} predictions of {int(states[0])} samples",
+                "gather book.gatherable() and call book.load_gathered(), or build the scores with gather=False",
+            )
+        return [_ranked_or_none(*pair) for pair in split_groups(self.setting, logits, labels)]
+
+
+class BinnedRanking(RankingScores):
+    """Counts positives and negatives in bins of log-odds: sums only, with a bound."""
+
+    exact = False
+
+    def reset(self) -> None:
+        width = len(self.groups())
+        self._counts = torch.zeros(width * 2 * (BINS + 1), dtype=torch.int64)  # the last bin: not a number
+
+    def update(self, batch: BatchView) -> None:
+        scores = batch.log_odds
+        position = ((scores + REACH) * (BINS / (2 * REACH))).floor().clamp(0, BINS - 1)
+        position = torch.where(torch.isnan(position), float(BINS), position).long()
+        width = scores.shape[1]
+        group = torch.arange(width, device=scores.device)
+        if self.setting.kind == "multiclass":
+            positive = batch.labels.unsqueeze(1) == group
+        else:
+            positive = batch.labels.reshape(-1, width) == 1
+        index = (2 * group + positive.long()) * (BINS + 1) + position
+        self._counts = added(self._counts, torch.bincount(index.reshape(-1), minlength=self._counts.shape[0]))
+
+    def states(self) -> list[Tensor]:
+        return [host(self._counts).view(-1, 2, BINS + 1)]
+
+    def restore(self, snapshot: Sequence[Tensor]) -> None:
+        self._counts = snapshot[0].reshape(-1).clone()
+
+    def ranked(self, states: Sequence[Array]) -> list[Ranked | None]:
+        result: list[Ranked | None] = []
+        for negatives, positives in states[0]:
+            filled = (negatives[BINS - 1 :: -1] + positives[BINS - 1 :: -1]) > 0
+            if negatives[BINS] or positives[BINS]:
+                result.append(None)
+            else:
+                down = (positives[BINS - 1 :: -1][filled], negatives[BINS - 1 :: -1][filled])
+                result.append(Ranked(*(part.astype(numpy.float64) for part in down)))
+        return result
+
+
+def split_groups(setting: Setting, logits: Tensor, labels: Tensor) -> list[tuple[Array, Array]]:
+    """For each ranked class its scores and which samples are positive."""
+    scores = (class_log_odds(logits) if setting.kind == "multiclass" else logits).numpy()
+    truth = labels.numpy()
+    if setting.kind == "multiclass":
+        return [(scores[:, index], truth == index) for index in range(scores.shape[1])]
+    truth = truth.reshape(-1, scores.shape[1])
+    return [(scores[:, index], truth[:, index] == 1) for index in range(scores.shape[1])]
+
+
+def _ranked_or_none(scores: Array, positive: Array) -> Ranked | None:
+    return None if numpy.isnan(scores).any() else ranked_scores(scores, positive)
