@@ -6,6 +6,7 @@ No torch is imported before a name is looked up.
 from weft.config.component import Component, Place
 from weft.config.dataset import ArrayPair, DatasetConfig, SplitConfig, TableConfig, TransformsConfig
 from weft.config.experiment import Experiment
+from weft.config.namespace import Namespace
 from weft.config.load import load_experiment
 from weft.config.patches import load_patch
 from weft.config.running import CheckpointEvery, RunConfig

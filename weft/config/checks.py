@@ -1,2 +1,93 @@
+"""What is wrong with an experiment as a whole: parts that contradict each other, files that are not there, components whose
+name or arguments do not fit. Nothing is built or loaded for it but what a name is looked up in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from weft.config.checkdata import check_columns, check_shape, check_source, check_split, check_transforms
+from weft.config.checkfiles import check_files, near_files
+from weft.config.checktraining import check_fused, check_interval, check_monitor, check_optimizers, check_unfreeze
+from weft.config.document import Document, KeyPath
 from weft.config.experiment import Experiment
-def check_experiment(experiment, doubtful=()): return []
+from weft.config.namespace import Namespace
+from weft.config.patches import load_patch
+from weft.errors import ConfigError, Problem
+
+Check = Callable[[Experiment], Iterable[Problem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A check and the key paths that it looks at: it is left out while one of them is known to be wrong."""
+
+    check: Check
+    reads: tuple[str, ...]
+
+
+RULES = (
+    Rule(check_source, ("dataset",)),
+    Rule(check_columns, ("dataset.table", "dataset.inputs", "dataset.targets", "dataset.case", "dataset.group", "training.task")),
+    Rule(check_split, ("dataset.table", "dataset.arrays", "dataset.class", "dataset.split", "fold")),
+    Rule(check_shape, ("dataset.shape",)),
+    Rule(check_transforms, ("dataset.transforms",)),
+    Rule(check_files, ()),
+    Rule(check_optimizers, ("training.optimizer", "training.optimizers", "training.task")),
+    Rule(check_interval, ("training.scheduler", "training.scheduler_interval")),
+    Rule(check_monitor, ("training.monitor.metric", "training.metrics")),
+    Rule(check_unfreeze, ("model.freeze", "model.unfreeze", "training.epochs")),
+)
+
+
+def check_experiment(experiment: Experiment, doubtful: Sequence[KeyPath] = ()) -> list[Problem]:
+    """All problems of an experiment that pydantic cannot see, with their places.
+
+    Args:
+        experiment: what to check; parts that were wrong may have been left out of it.
+        doubtful: key paths of what was left out; checks that look there are skipped.
+    """
+    document = experiment._document or Document({})
+    problems: list[Problem] = []
+    for rule in RULES:
+        if not any(_touches(tuple(path.split(".")), doubtful) for path in rule.reads):
+            problems += [document.at(problem, key=True) for problem in rule.check(experiment)]
+    namespace, broken = _working_patches(experiment, document)
+    problems += broken
+    for path, kind, component in experiment.components():
+        if _touches(path, doubtful):
+            continue
+        for problem in namespace.check(component, kind):
+            if broken and problem.message.startswith("there is no"):
+                continue  # the name may well be in the patch that could not be loaded
+            problems.append(_at_component(problem, path, document))
+    if not problems and not doubtful:
+        problems += [document.at(problem, key=True) for problem in check_fused(experiment, namespace)]
+    return problems
+
+
+def _touches(path: KeyPath, doubtful: Sequence[KeyPath]) -> bool:
+    """Whether a key path lies at, above or below one of those that are wrong."""
+    return any(path[: len(other)] == other[: len(path)] for other in doubtful)
+
+
+def _at_component(problem: Problem, path: KeyPath, document: Document) -> Problem:
+    full = path + problem.path
+    is_value = problem.message.startswith("expected")
+    return document.at(replace(problem, path=full), key=not is_value)
+
+
+def _working_patches(experiment: Experiment, document: Document) -> tuple[Namespace, list[Problem]]:
+    """A namespace of the patches that can be loaded, and what is wrong with the others; missing files are told elsewhere."""
+    working, problems = [], []
+    for index, patch in enumerate(experiment.patches):
+        path = experiment.path(patch)
+        if not path.is_file():
+            problems.append(document.at(Problem(f"there is no file {path}", near_files(path), ("patches", index))))
+            continue
+        try:
+            load_patch(path)
+            working.append(path)
+        except ConfigError as error:
+            problems += error.problems
+    return Namespace(tuple(working)), problems

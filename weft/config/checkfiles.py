@@ -1,0 +1,62 @@
+"""Checks of the files and folders that an experiment names: they must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from weft.config.component import Component
+from weft.config.dataset import SPLITS, ArrayPair
+from weft.config.experiment import Experiment, KeyPath
+from weft.config.hints import did_you_mean
+from weft.errors import Problem
+
+
+def named_files(experiment: Experiment) -> Iterator[tuple[KeyPath, Path, str]]:
+    """Every path to data and weights that an experiment names: key path, path as written, and "file" or "folder"."""
+    dataset = experiment.dataset
+    if dataset.table is not None:
+        for name in ("file", *SPLITS):
+            if (path := getattr(dataset.table, name)) is not None:
+                yield ("dataset", "table", name), path, "file"
+        if dataset.table.root is not None:
+            yield ("dataset", "table", "root"), dataset.table.root, "folder"
+    if isinstance(dataset.arrays, ArrayPair):
+        yield from _pair(("dataset", "arrays"), dataset.arrays)
+    elif dataset.arrays is not None and not isinstance(dataset.arrays, Component):
+        for split, pair in dataset.arrays.items():
+            yield from _pair(("dataset", "arrays", split), pair)
+    if dataset.folder is not None:
+        yield ("dataset", "folder"), dataset.folder, "folder"
+    if dataset.split is not None and dataset.split.files is not None:
+        yield ("dataset", "split", "files"), dataset.split.files, "folder"
+    if experiment.model.weights is not None:
+        yield ("model", "weights"), experiment.model.weights, "file"
+
+
+def _pair(path: KeyPath, pair: ArrayPair) -> Iterator[tuple[KeyPath, Path, str]]:
+    yield (*path, "inputs"), pair.inputs, "file"
+    if pair.targets is not None:
+        yield (*path, "targets"), pair.targets, "file"
+
+
+def check_files(experiment: Experiment) -> Iterator[Problem]:
+    """Files and folders that are not there, or are the other of the two."""
+    for key_path, written, kind in named_files(experiment):
+        path = experiment.path(written)
+        if not path.exists():
+            yield Problem(f"there is no {kind} {path}", near_files(path), key_path)
+        elif path.is_file() != (kind == "file"):
+            yield Problem(f"expected a {kind}, found a {'file' if path.is_file() else 'folder'}: {path}", "", key_path)
+
+
+def near_files(path: Path) -> str:
+    """A hint for a file that is not there: the nearest name in its folder, or the first folder that is missing."""
+    for parent in path.parents:
+        if parent.is_dir():
+            if parent != path.parent:
+                return f"there is no folder {path.relative_to(parent).parts[0]!r} in {parent}"
+            names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+            hint = did_you_mean(path.name, names)
+            return hint if hint.startswith("did you mean") else "paths are relative to the experiment file"
+    return "paths are relative to the experiment file"

@@ -1,0 +1,118 @@
+"""Comparing the arguments of a component with the signature of what it names, before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from weft.config.annotations import mismatch
+from weft.config.component import Component
+from weft.config.hints import did_you_mean, listing, shown
+from weft.errors import Problem
+
+# Arguments that Weft supplies itself, so a file need not: by position, or by name. The run knows how long a schedule is and
+# the dataset which columns a dictionary transform works on.
+BY_POSITION: Mapping[str, int] = {"optimizer": 1, "scheduler": 1, "sampler": 1}
+BY_NAME: Mapping[str, frozenset[str]] = {
+    "scheduler": frozenset({"total_steps"}),
+    "transform": frozenset({"keys", "label_key"}),
+}
+# Functions of these kinds are the component itself; their arguments of the configuration are bound, the first ones come later.
+CALLED_LATER: Mapping[str, int] = {"loss": 2, "metric": 2, "transform": 1}
+
+
+def signature_of(target: Any) -> inspect.Signature | None:
+    """The signature of a class or function as it is called; None where Python cannot tell it (some compiled code)."""
+    try:
+        return inspect.signature(target)
+    except (ValueError, TypeError):
+        return None
+
+
+def parameters_of(target: Any, kind: str) -> dict[str, inspect.Parameter] | None:
+    """The parameters that a configuration may set, by name, without those that Weft fills by position."""
+    signature = signature_of(target)
+    if signature is None:
+        return None
+    parameters = list(signature.parameters.values())
+    later = CALLED_LATER.get(kind, 0) if inspect.isroutine(target) else BY_POSITION.get(kind, 0)
+    return {parameter.name: parameter for parameter in parameters[later:]}
+
+
+def check_arguments(component: Component, target: Any, kind: str, supplied: frozenset[str] = frozenset()) -> list[Problem]:
+    """Unknown and missing arguments, and values of a wrong simple type; key paths start at the component.
+
+    Args:
+        component: what is written.
+        target: the class or function that it names.
+        kind: the component's kind.
+        supplied: names of further arguments that will be given from elsewhere.
+    """
+    parameters = parameters_of(target, kind)
+    if parameters is None:
+        return []
+    name = component.name
+    named = {key: value for key, value in parameters.items() if value.kind in (value.POSITIONAL_OR_KEYWORD, value.KEYWORD_ONLY)}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    annotations = annotations_of(target)
+    problems = []
+    for argument, value in component.arguments.items():
+        if argument not in named and not takes_any:
+            hint = did_you_mean(argument, named) if named else f"{name} takes no arguments"
+            problems.append(Problem(f"{name} has no argument {argument!r}", hint, (name, argument)))
+        elif argument in named:
+            problem = _type_problem(argument, value, named[argument], annotations)
+            if problem is not None:
+                problems.append(Problem(problem[0], problem[1], (name, argument)))
+    given = {*component.arguments, *supplied, *BY_NAME.get(kind, ())}
+    missing = [key for key, value in named.items() if value.default is value.empty and key not in given]
+    if missing:
+        what = "argument" if len(missing) == 1 else "arguments"
+        hint = f"write {name}: {{{', '.join(f'{key}: ...' for key in missing)}}}"
+        if unused := [key for key in named if key not in component.arguments and key not in missing]:
+            hint += "; " + listing(unused).replace("valid: ", "it also takes ")
+        problems.append(Problem(f"{name} needs the {what} {', '.join(missing)}", hint, (name,)))
+    return problems
+
+
+def annotations_of(target: Any) -> dict[str, Any]:
+    """Annotations of the call's parameters, resolved one by one: one that cannot be resolved hides no other."""
+    function = target.__init__ if isinstance(target, type) else target
+    function = inspect.unwrap(function)
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError, SyntaxError):
+        pass
+    found = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        holder = type("Holder", (), {"__annotations__": {name: annotation}})
+        try:
+            found.update(typing.get_type_hints(holder, globalns=getattr(function, "__globals__", {})))
+        except (NameError, TypeError, AttributeError, SyntaxError):
+            continue
+    return found
+
+
+def _type_problem(
+    argument: str, value: Any, parameter: inspect.Parameter, annotations: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    if argument not in annotations or is_reference(value):
+        return None
+    default = parameter.default
+    if default is not parameter.empty and default is not None and type(value) is type(default):
+        return None  # an annotation that its own default contradicts is not to be trusted
+    return mismatch(annotations[argument], value)
+
+
+def is_reference(value: Any) -> bool:
+    """Whether an argument is `{component: ...}` or `{object: ...}`, to be replaced by an object before the call."""
+    return isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in ("component", "object")
+
+
+def describe(value: Any) -> str:
+    """A default value or annotation as it is listed."""
+    if isinstance(value, type):
+        return value.__name__
+    return shown(value)
