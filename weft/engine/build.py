@@ -65,8 +65,10 @@ def build_run(
     device = pick_device(experiment.run.device)
     task = build_task(experiment, data, namespace)
     plan = make_plan(experiment, device)
-    seed_everything(participant_seed(experiment.seed, participant))
+    seed_everything(participant_seed(experiment.seed, 0))
     model = build_model(experiment, namespace, device)
+    if participant:  # all begin with the same weights; what is random afterwards is each one's own
+        seed_everything(participant_seed(experiment.seed, participant))
     prepared = prepare(model, compiled=training.compile)
     networks = task.networks(model)
     if tuple(networks) != tuple(dict.fromkeys(task.updates)):

@@ -118,8 +118,11 @@ class Participant:
             self.steps.close()
         self.steps = None
 
-    def revive(self) -> JournalEntry:
-        """Start again at the saved boundary and replay the journal; returns the collective that waits for an answer.
+    def revive(self) -> JournalEntry | None:
+        """Start again at the saved boundary and replay the journal.
+
+        Returns:
+            the collective that waits for an answer, None when the run is over.
 
         Raises:
             ProtocolError: the replay asks for something else than the journal holds.
@@ -139,10 +142,7 @@ class Participant:
             if old.answer is None:
                 return entry
             entry.answer = answer = old.answer
-        entry = self.advance(answer)
-        if entry is None:
-            raise ProtocolError(f"replaying '{self.name}' ended the run", "its saved state is newer than its journal")
-        return entry
+        return self.advance(answer)
 
     def _id_of(self, collective: Collective) -> CollectiveId:
         position = self._position()
@@ -185,15 +185,17 @@ class Together:
 
     def ask(self) -> bool:
         """Advance everybody to the next collective (also when one has ended: all must end together)."""
+        errors: list[Exception] = []
         for participant in self.participants:
-            last = participant.journal.entries[-1].answer if participant.name in self.waiting else None
             pending = self.waiting.get(participant.name)
-            answer = pending.answer if pending is not None else last
-            entry = participant.advance(answer)
-            if entry is None:
-                self.waiting.pop(participant.name, None)
-            else:
-                self.waiting[participant.name] = entry
+            if pending is not None and pending.answer is None:
+                continue  # it was brought back and is asking already
+            try:
+                self._note(participant.name, participant.advance(pending.answer if pending is not None else None))
+            except Exception as error:  # noqa: BLE001 - what was agreed (a stop) must reach everybody before it is raised
+                errors.append(error)
+        if errors:
+            raise errors[0]
         ended = [p.name for p in self.participants if p.result is not None]
         if ended and len(ended) < len(self.participants):
             others = [name for name in self.waiting if name not in ended]
@@ -223,7 +225,13 @@ class Together:
         """Bring back a participant that died: from its saved boundary, fed the answers of its journal."""
         participant = next(p for p in self.participants if p.name == name)
         participant.die()
-        self.waiting[name] = participant.revive()
+        self._note(name, participant.revive())
+
+    def _note(self, name: str, entry: JournalEntry | None) -> None:
+        if entry is None:
+            self.waiting.pop(name, None)
+        else:
+            self.waiting[name] = entry
 
     def _fail(self, error: BaseException) -> None:
         """Hand the error to every generator, so that each can report and clean up, and close them all."""

@@ -119,7 +119,7 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
 
 def validate(run: Run) -> Generator[Collective, Answer, bool]:
     """Score the validation split; False when a signal came in between."""
-    return (yield from score_split(run, "validation", interruptible=True))
+    return (yield from score_split(run, "validation"))
 
 
 def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, Answer, None]:
@@ -163,7 +163,7 @@ def final_scores(run: Run) -> Steps:
 def scoring(run: Run) -> Steps:
     """Score every split with the weights as they are: the generator for evaluating without training."""
     for name, split in run.splits.items():
-        complete = yield from score_split(run, name, interruptible=True)
+        complete = yield from score_split(run, name, per_case=True)
         if not complete:
             raise _stopped(run)  # nothing to save: training was over and saved before
         run.final[name] = SplitScores(split.book.compute(), split.book.details(), split.book.case_rows())

@@ -13,16 +13,16 @@ from weft.engine.run import Run, ScoredSplit
 from weft.engine.seeding import outer_randomness_kept, seed_everything
 
 
-def score_split(run: Run, name: str, *, interruptible: bool) -> Generator[Collective, Answer, bool]:
+def score_split(run: Run, name: str, *, per_case: bool = False) -> Generator[Collective, Answer, bool]:
     """Fill the score book of split `name` with pooled sums.
 
     Args:
         run: the run.
         name: a key of `run.splits`.
-        interruptible: stop at a batch when a signal came; the scores are then no good.
+        per_case: also keep a row per case.
 
     Returns:
-        whether the split was scored completely, by everybody.
+        whether the split was scored completely, by everybody; after a signal it is not, and its scores are no good.
     """
     split = run.splits[name]
     module = run.scored_module()
@@ -32,7 +32,7 @@ def score_split(run: Run, name: str, *, interruptible: bool) -> Generator[Collec
     # Models that draw random numbers when they predict get a stream of their own: scoring moves nothing.
     with outer_randomness_kept():
         seed_everything(seed)
-        complete = _score_batches(run, split, module, interruptible)
+        complete = _score_batches(run, split, module, per_case)
     if was_training:
         module.train()
     if run.alone:
@@ -42,17 +42,17 @@ def score_split(run: Run, name: str, *, interruptible: bool) -> Generator[Collec
     *sums, interrupted = yield Sum(f"scores {name}", [*states, flag])
     split.book.load_states(sums)
     exact = split.book.gatherable()
-    if exact is not None:
+    if exact:
         split.book.load_gathered((yield Gather(f"predictions {name}", exact)))
     return int(interrupted) == 0
 
 
 @torch.no_grad()
-def _score_batches(run: Run, split: ScoredSplit, module: nn.Module, interruptible: bool) -> bool:
+def _score_batches(run: Run, split: ScoredSplit, module: nn.Module, per_case: bool) -> bool:
     split.book.reset()
     batches = len(split.loader)
     for number, raw in enumerate(split.loader.epoch(0)):
-        if interruptible and run.interruption.received is not None:
+        if run.interruption.received is not None:
             return False
         if not raw.size:
             continue
@@ -64,7 +64,7 @@ def _score_batches(run: Run, split: ScoredSplit, module: nn.Module, interruptibl
             evaluation.targets,
             loss=evaluation.loss,
             weight=evaluation.weight,
-            cases=[split.cases[row] for row in raw.index.tolist()] if split.book.wants_cases else None,
+            cases=[split.cases[row] for row in raw.index.tolist()] if per_case else None,
             spacing=evaluation.spacing,
         )
         run.tell_validation(number + 1, batches)
