@@ -3,11 +3,47 @@
 No torch is imported before a name is looked up.
 """
 
+from weft.config.canonical import canonical_json
+from weft.config.catalog import KINDS
 from weft.config.component import Component, Place
 from weft.config.dataset import ArrayPair, DatasetConfig, SplitConfig, TableConfig, TransformsConfig
 from weft.config.experiment import Experiment
-from weft.config.namespace import Namespace
+from weft.config.export import dump_yaml, json_schema, to_dict
+from weft.config.fingerprint import fingerprint
+from weft.config.listing import ArgumentInfo, ComponentInfo, components_of
 from weft.config.load import load_experiment
+from weft.config.namespace import Namespace
 from weft.config.patches import load_patch
+from weft.config.resolve import resolve
 from weft.config.running import CheckpointEvery, RunConfig
 from weft.config.training import EmaConfig, ModelConfig, MonitorConfig, TrainingConfig
+
+__all__ = [
+    "KINDS",
+    "ArgumentInfo",
+    "ArrayPair",
+    "CheckpointEvery",
+    "Component",
+    "ComponentInfo",
+    "DatasetConfig",
+    "EmaConfig",
+    "Experiment",
+    "ModelConfig",
+    "MonitorConfig",
+    "Namespace",
+    "Place",
+    "RunConfig",
+    "SplitConfig",
+    "TableConfig",
+    "TrainingConfig",
+    "TransformsConfig",
+    "canonical_json",
+    "components_of",
+    "dump_yaml",
+    "fingerprint",
+    "json_schema",
+    "load_experiment",
+    "load_patch",
+    "resolve",
+    "to_dict",
+]

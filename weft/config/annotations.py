@@ -56,9 +56,11 @@ def fits(annotation: Any, value: Any) -> bool:
     if annotation in _LISTS or origin in _LISTS:
         return _fits_list(origin or annotation, get_args(annotation), value)
     if annotation in _MAPPINGS or origin in _MAPPINGS:
-        return isinstance(value, Mapping) and all(fits(get_args(annotation)[1], child) for child in value.values()) if len(
-            get_args(annotation)
-        ) == 2 else isinstance(value, Mapping)
+        return (
+            isinstance(value, Mapping) and all(fits(get_args(annotation)[1], child) for child in value.values())
+            if len(get_args(annotation)) == 2
+            else isinstance(value, Mapping)
+        )
     if _is_tensor(annotation):
         return isinstance(value, int | float | list | tuple) and not isinstance(value, bool)
     return True

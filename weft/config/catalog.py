@@ -1,7 +1,7 @@
 """Where names of components come from: for each kind the modules to look in, in order, and what they hold.
 
-Names of MONAI are read from its source first, and its modules (seconds to import) are imported only for a name that they
-have. The order patches, Weft, MONAI, torch is kept all the same.
+Names of MONAI are read from its source first, and its modules (seconds to import) are imported only for a name that
+they have. The order patches, Weft, MONAI, torch is kept all the same.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ MISSING = object()
 
 
 def module_if_there(name: str) -> ModuleType | None:
-    """Import a module; None when it, or a package that it lies in, is not installed. Errors inside it are not hidden."""
+    """Import a module; None when it or a package around it is not installed. Errors inside it are not hidden."""
     loaded = sys.modules.get(name)
     if loaded is not None:
         return loaded
@@ -81,7 +81,8 @@ def module_if_there(name: str) -> ModuleType | None:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             return None
         raise ConfigError(
-            f"{name} cannot be imported: {error}", f"install {error.name!r}, or repair the installation of {name.partition('.')[0]!r}"
+            f"{name} cannot be imported: {error}",
+            f"install {error.name!r}, or repair the installation of {name.partition('.')[0]!r}",
         ) from error
 
 
@@ -120,7 +121,11 @@ def members(source: Source, module: ModuleType) -> list[tuple[str, Any]]:
     found = []
     for name in exported:
         value = getattr(module, name, None)
-        fits = issubclass(value, base) if isinstance(value, type) and base is not None else callable(value) and base is None
+        fits = (
+            issubclass(value, base)
+            if isinstance(value, type) and base is not None
+            else callable(value) and base is None
+        )
         if fits and value is not base and name.endswith(source.ending) and _is_own(value, source.module):
             found.append((name, value))
     return found
@@ -144,7 +149,7 @@ def _base_class(path: str | None) -> type | None:
 
 @cache
 def declared_names(module: str) -> frozenset[str] | None:
-    """The names that a package of MONAI exports, read from its source; None when they cannot be told without importing it."""
+    """The names that a package of MONAI exports, read from its source; None when only importing it can tell."""
     package, *rest = module.split(".")
     if package != "monai" or module in sys.modules:
         return None

@@ -26,10 +26,16 @@ def check_source(experiment: Experiment) -> Iterator[Problem]:
     if table is not None:
         parts = [name for name in ("train", "validation", "test") if getattr(table, name) is not None]
         if table.file is None and not parts:
-            yield Problem("no table is given", "write train: (and validation:, test:), or file: with a split", ("dataset", "table"))
+            yield Problem(
+                "no table is given",
+                "write train: (and validation:, test:), or file: with a split",
+                ("dataset", "table"),
+            )
         if table.file is not None and parts:
             message = f"'file' is one table for all splits, but {parts[0]!r} is given too"
-            yield Problem(message, "keep either 'file' (with a split) or one table for each split", ("dataset", "table", "file"))
+            yield Problem(
+                message, "keep either 'file' (with a split) or one table for each split", ("dataset", "table", "file")
+            )
 
 
 def check_columns(experiment: Experiment) -> Iterator[Problem]:
@@ -37,13 +43,21 @@ def check_columns(experiment: Experiment) -> Iterator[Problem]:
     dataset = experiment.dataset
     if dataset.table is not None:
         if not dataset.inputs:
-            yield Problem("a table needs the key 'inputs'", "name the columns that the model gets: inputs: [...]", ("dataset",))
+            yield Problem(
+                "a table needs the key 'inputs'", "name the columns that the model gets: inputs: [...]", ("dataset",)
+            )
         if not dataset.targets and experiment.training.task.name in _SUPERVISED:
             task = experiment.training.task.name
-            yield Problem(f"{task} needs the key 'targets'", "name the columns to predict: targets: [...]", ("dataset",))
+            yield Problem(
+                f"{task} needs the key 'targets'", "name the columns to predict: targets: [...]", ("dataset",)
+            )
         both = [name for name in dataset.inputs if name in dataset.targets]
         for name in both:
-            yield Problem(f"the column {name!r} is an input and a target", "a model that sees the answer learns nothing", ("dataset", "targets"))
+            yield Problem(
+                f"the column {name!r} is an input and a target",
+                "a model that sees the answer learns nothing",
+                ("dataset", "targets"),
+            )
         for key in ("inputs", "targets"):
             columns = getattr(dataset, key)
             for name in sorted({name for name in columns if columns.count(name) > 1}):
@@ -51,7 +65,11 @@ def check_columns(experiment: Experiment) -> Iterator[Problem]:
     elif dataset.source() is not None:
         for key in ("inputs", "targets", "case", "group"):
             if getattr(dataset, key):
-                yield Problem(f"{key!r} names columns of a table, but the data are given as {dataset.source()!r}", f"remove {key!r}", ("dataset", key))
+                yield Problem(
+                    f"{key!r} names columns of a table, but the data are given as {dataset.source()!r}",
+                    f"remove {key!r}",
+                    ("dataset", key),
+                )
 
 
 def check_split(experiment: Experiment) -> Iterator[Problem]:
@@ -70,12 +88,20 @@ def check_split(experiment: Experiment) -> Iterator[Problem]:
         yield Problem(message, "remove 'split', or the separate part", ("dataset", "split"))
     yield from _check_method(split)
     if split.grouped and dataset.table is not None and dataset.group is None:
-        yield Problem("'grouped' needs the column that names the group", "add dataset.group, e.g. group: patient", ("dataset", "split", "grouped"))
+        yield Problem(
+            "'grouped' needs the column that names the group",
+            "add dataset.group, e.g. group: patient",
+            ("dataset", "split", "grouped"),
+        )
     if experiment.fold is not None:
         if split.folds is None and split.files is None:
             yield Problem("'fold' needs folds", "add dataset.split.folds, or remove 'fold'", ("fold",))
         elif split.folds is not None and experiment.fold > split.folds:
-            yield Problem(f"there is no fold {experiment.fold} of {split.folds}", f"folds are counted from 1 to {split.folds}", ("fold",))
+            yield Problem(
+                f"there is no fold {experiment.fold} of {split.folds}",
+                f"folds are counted from 1 to {split.folds}",
+                ("fold",),
+            )
 
 
 def _given_parts(dataset: DatasetConfig) -> list[str]:
@@ -100,9 +126,15 @@ def _check_method(split: SplitConfig) -> Iterator[Problem]:
         yield Problem(f"there are two ways to split, {methods[0]!r} and {extra!r}", "keep one of them", (*where, extra))
     if split.ratio is not None:
         if len(split.ratio) not in (2, 3):
-            yield Problem(f"expected 2 or 3 parts, found {len(split.ratio)}", "training, validation and, optionally, test", (*where, "ratio"))
+            yield Problem(
+                f"expected 2 or 3 parts, found {len(split.ratio)}",
+                "training, validation and, optionally, test",
+                (*where, "ratio"),
+            )
         elif not math.isclose(math.fsum(split.ratio), 1, abs_tol=1e-6):
-            yield Problem(f"the parts sum to {math.fsum(split.ratio):.6g}, not to 1", "e.g. [0.7, 0.15, 0.15]", (*where, "ratio"))
+            yield Problem(
+                f"the parts sum to {math.fsum(split.ratio):.6g}, not to 1", "e.g. [0.7, 0.15, 0.15]", (*where, "ratio")
+            )
         elif split.ratio[0] == 0:
             yield Problem("the part for training is 0", "the first part is for training", (*where, "ratio"))
     if split.files is not None:

@@ -1,5 +1,7 @@
-"""What is wrong with an experiment as a whole: parts that contradict each other, files that are not there, components whose
-name or arguments do not fit. Nothing is built or loaded for it but what a name is looked up in."""
+"""What is wrong with an experiment as a whole: parts that contradict each other, missing files, unfit components.
+
+Nothing is built or loaded for it but what a name is looked up in.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ class Rule:
 
 RULES = (
     Rule(check_source, ("dataset",)),
-    Rule(check_columns, ("dataset.table", "dataset.inputs", "dataset.targets", "dataset.case", "dataset.group", "training.task")),
+    Rule(
+        check_columns,
+        ("dataset.table", "dataset.inputs", "dataset.targets", "dataset.case", "dataset.group", "training.task"),
+    ),
     Rule(check_split, ("dataset.table", "dataset.arrays", "dataset.class", "dataset.split", "fold")),
     Rule(check_shape, ("dataset.shape",)),
     Rule(check_transforms, ("dataset.transforms",)),
@@ -78,7 +83,7 @@ def _at_component(problem: Problem, path: KeyPath, document: Document) -> Proble
 
 
 def _working_patches(experiment: Experiment, document: Document) -> tuple[Namespace, list[Problem]]:
-    """A namespace of the patches that can be loaded, and what is wrong with the others; missing files are told elsewhere."""
+    """A namespace of the patches that can be loaded, and what is wrong with the others."""
     working, problems = [], []
     for index, patch in enumerate(experiment.patches):
         path = experiment.path(patch)

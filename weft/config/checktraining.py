@@ -17,18 +17,24 @@ def check_optimizers(experiment: Experiment) -> Iterator[Problem]:
     training = experiment.training
     if training.optimizer is not None and training.optimizers:
         message = "there are both 'optimizer' and 'optimizers'"
-        yield Problem(message, "'optimizers' is for tasks with several networks; keep one of the two", ("training", "optimizers"))
+        yield Problem(
+            message, "'optimizers' is for tasks with several networks; keep one of the two", ("training", "optimizers")
+        )
 
 
 def check_interval(experiment: Experiment) -> Iterator[Problem]:
     """A scheduler's interval needs a scheduler."""
     training = experiment.training
     if training.scheduler is None and training.scheduler_interval != "auto":
-        yield Problem("'scheduler_interval' needs a scheduler", "add 'scheduler', or remove it", ("training", "scheduler_interval"))
-    if training.scheduler is not None and training.scheduler_interval == "step":
-        if training.scheduler.name.endswith("ReduceLROnPlateau"):
-            hint = "remove 'scheduler_interval'"
-            yield Problem("ReduceLROnPlateau looks at a score of each epoch", hint, ("training", "scheduler_interval"))
+        yield Problem(
+            "'scheduler_interval' needs a scheduler",
+            "add 'scheduler', or remove it",
+            ("training", "scheduler_interval"),
+        )
+    name = training.scheduler.name if training.scheduler is not None else ""
+    if training.scheduler_interval == "step" and name.endswith("ReduceLROnPlateau"):
+        message = "ReduceLROnPlateau looks at a score of each epoch"
+        yield Problem(message, "remove 'scheduler_interval'", ("training", "scheduler_interval"))
 
 
 def check_monitor(experiment: Experiment) -> Iterator[Problem]:
@@ -44,7 +50,7 @@ def check_monitor(experiment: Experiment) -> Iterator[Problem]:
         measured = [metric.name for metric in training.metrics]
     else:
         return  # what an object of the user's measures is known only when it has measured
-    if not any(wanted == name or wanted.startswith(f"{name}_") or wanted.startswith(f"{name}/") for name in measured):
+    if not any(wanted == name or wanted.startswith((f"{name}_", f"{name}/")) for name in measured):
         hint = did_you_mean(wanted, ["loss", *measured])
         if wanted in known:
             hint = f"add {wanted} to training.metrics; measured are: {', '.join(['loss', *measured])}"
@@ -79,11 +85,13 @@ def check_unfreeze(experiment: Experiment) -> Iterator[Problem]:
 def check_fused(experiment: Experiment, namespace: Namespace) -> Iterator[Problem]:
     """`fused` needs optimizers that have a fused form."""
     training = experiment.training
-    named = {("training", "optimizer"): training.optimizer}
-    named |= {("training", "optimizers", network): optimizer for network, optimizer in training.optimizers.items()}  # type: ignore[dict-item]
-    for optimizer in named.values():
+    for optimizer in (training.optimizer, *training.optimizers.values()):
         if not training.fused or optimizer is None or optimizer.is_finished:
             continue
         parameters = parameters_of(namespace.find(optimizer, "optimizer"), "optimizer")
         if parameters is not None and "fused" not in parameters:
-            yield Problem(f"{optimizer.name} has no fused form", "remove 'fused', or use Adam, AdamW or SGD", ("training", "fused"))
+            yield Problem(
+                f"{optimizer.name} has no fused form",
+                "remove 'fused', or use Adam, AdamW or SGD",
+                ("training", "fused"),
+            )

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -33,13 +33,15 @@ class Place:
 class Component:
     """A name or import path with keyword arguments, or a Python object, that Weft turns into an object.
 
-    In YAML it is written `Name`, `Name: {argument: value}` or `package.module.Name: {argument: value}`. In Python it may
-    also be the class, function or finished object itself, a `functools.partial`, or `Component.of(Class, argument=value)`.
+    In YAML it is written `Name`, `Name: {argument: value}` or `package.module.Name: {argument: value}`. In Python it
+    may also be the class, function or finished object itself, a `functools.partial`, or
+    `Component.of(Class, argument=value)`.
 
     Args:
         name: a name that the look-up order knows (patches, Weft, MONAI, torch) or an import path.
-        arguments: keyword arguments. `{component: {Name: {...}}}` as a value is built too, `{object: package.module.name}`
-            stands for the object of that import path (a class or function that is passed on, not called).
+        arguments: keyword arguments. `{component: {Name: {...}}}` as a value is built too,
+            `{object: package.module.name}` stands for what has that import path (a class or function that is passed
+            on, not called).
         target: the class, function or finished object itself, when it came from Python.
         place: where the component is written, for messages.
     """
@@ -65,7 +67,7 @@ class Component:
             return NotImplemented
         if self.is_finished or other.is_finished:
             return self.target is other.target
-        return self.name == other.name and self.arguments == other.arguments
+        return self.name == other.name and _comparable(self.arguments) == _comparable(other.arguments)
 
     __hash__ = None  # type: ignore[assignment]  # arguments are a dict
 
@@ -117,7 +119,9 @@ class Component:
         if isinstance(value, functools.partial):
             if value.args:
                 raise PydanticCustomError(
-                    "component", "a partial may hold keyword arguments only, found {found}", {"found": _short(value.args)}
+                    "component",
+                    "a partial may hold keyword arguments only, found {found}",
+                    {"found": _short(value.args)},
                 )
             inner = cls._from_object(value.func)
             return cls(inner.name, {**inner.arguments, **value.keywords}, inner.target)
@@ -129,6 +133,11 @@ class Component:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return cls.written_schema()
+
+    @staticmethod
+    def written_schema() -> JsonSchemaValue:
+        """The JSON schema of a component's written forms."""
         arguments = {"type": ["object", "null"], "description": "keyword arguments"}
         named = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": arguments}
         return {"title": "Component", "anyOf": [{"type": "string", "description": "name or import path"}, named]}
@@ -141,7 +150,28 @@ def import_path(value: object) -> str:
     """The import path of a class or function; of any other object that of its class."""
     if not isinstance(value, type) and not (inspect.isroutine(value) and hasattr(value, "__qualname__")):
         value = type(value)
-    return f"{value.__module__}.{value.__qualname__}"  # type: ignore[attr-defined]
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _comparable(value: Any) -> Any:
+    """Arguments in the form in which they are written: lists for tuples, text for paths, import paths for classes."""
+    if isinstance(value, Component):
+        return {"component": {value.name: _comparable(value.arguments)}}
+    if isinstance(value, Mapping):
+        plain = {key: _comparable(child) for key, child in value.items()}
+        if set(plain) == {"component"} and not isinstance(value["component"], Component):
+            try:
+                return _comparable(Component.parse(value["component"]))
+            except ValueError:
+                return plain
+        return plain
+    if isinstance(value, list | tuple):
+        return [_comparable(child) for child in value]
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, type) or (inspect.isroutine(value) and hasattr(value, "__qualname__")):
+        return {"object": import_path(value)}
+    return value
 
 
 def _valid_name(value: object) -> str:

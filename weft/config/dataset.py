@@ -44,9 +44,9 @@ class ArrayPair(Section):
 class TransformsConfig(Section):
     """What happens to an item before it enters a batch."""
 
-    base: Items[Component] = []
+    base: Items[Component] = Field(default_factory=list)
     """For every split, in this order; must not be random."""
-    train: Items[Component] = []
+    train: Items[Component] = Field(default_factory=list)
     """After `base`, for the training split only; may be random."""
 
 
@@ -65,7 +65,7 @@ class SplitConfig(Section):
     ratio: Items[Fraction] | None = None
     """Two or three parts that sum to 1: training, validation and, optionally, test."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    """Number of folds of cross-validation; `fold` of the experiment picks one (1 is the first), without it all are run."""
+    """Number of folds of cross-validation; `fold` of the experiment picks one, from 1; without it all are run."""
     files: FilePath | None = None
     """Folder of JSON split files; as many as there are folds, or one."""
     stratified: bool = False
@@ -104,7 +104,7 @@ Arrays = Annotated[
     Discriminator(
         _form_of_arrays,
         custom_error_type="arrays",
-        custom_error_message="expected {inputs: file, targets: file}, the same for each split, or a component that returns arrays",
+        custom_error_message="expected {inputs: file, targets: file}, the same for each split, or a component",
     ),
 ]
 ClassOrClasses = Annotated[
@@ -124,9 +124,9 @@ class DatasetConfig(Section):
     """Folder with `train/x/*.npy` and `train/y/*.npy`, and likewise `validation` and `test`."""
     class_: ClassOrClasses | None = Field(default=None, alias="class")
     """A torch `Dataset` class, or one for each split."""
-    inputs: Items[str] = []
+    inputs: Items[str] = Field(default_factory=list)
     """Columns of the table that the model gets."""
-    targets: Items[str] = []
+    targets: Items[str] = Field(default_factory=list)
     """Columns of the table that the model shall predict."""
     case: str | None = None
     """Column that names each item in scores and predictions."""
@@ -144,7 +144,7 @@ class DatasetConfig(Section):
     """What happens when an item cannot be loaded."""
     load_limit: Count | None = None
     """At most so many items of each split, to try an experiment out."""
-    samplers: dict[SplitName, Component] = {}
+    samplers: dict[SplitName, Component] = Field(default_factory=dict)
     """Samplers by split; without one, training items are shuffled and the others are not."""
 
     def source(self) -> str | None:

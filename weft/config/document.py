@@ -36,7 +36,7 @@ class Document:
             key: the place of the key rather than of its value.
         """
         written = self._as_written(path)
-        if len(written) == len(path) or () == path:
+        if len(written) == len(path) or not path:
             first, second = (self.keys, self.values) if key else (self.values, self.keys)
         else:
             first, second = self.keys, self.values
@@ -47,10 +47,9 @@ class Document:
         written: KeyPath = ()
         node = self.data
         for position, segment in enumerate(path):
-            if isinstance(node, Mapping) and segment in node:
-                node = node[segment]
-            elif isinstance(node, list | tuple) and isinstance(segment, int) and segment < len(node):
-                node = node[segment]
+            entries = dict(children(node))
+            if segment in entries:
+                node = entries[segment]
             elif segment == "component" and position == 1:
                 continue
             else:

@@ -41,7 +41,7 @@ class Experiment(Section):
     """The network."""
     training: TrainingConfig
     """How it is trained."""
-    patches: Items[FilePath] = []
+    patches: Items[FilePath] = Field(default_factory=list)
     """Python files in which names are looked up first."""
     run: RunConfig = RunConfig()
     """How and where it is run."""

@@ -12,7 +12,7 @@ Value = TypeVar("Value")
 
 
 class Section(BaseModel):
-    """A part of the experiment file: unknown keys are errors, text is not read as a number, nothing can be reassigned."""
+    """A part of the experiment: unknown keys are errors, text is not read as a number, nothing can be reassigned."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -39,7 +39,9 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 def _auto_or_count(value: Any) -> Any:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
-    raise PydanticCustomError("auto_or_count", "expected 'auto' or a whole number from 0, found {found}", {"found": repr(value)})
+    raise PydanticCustomError(
+        "auto_or_count", "expected 'auto' or a whole number from 0, found {found}", {"found": repr(value)}
+    )
 
 
 AutoOrCount = Annotated[

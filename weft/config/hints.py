@@ -33,6 +33,8 @@ def listing(names: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as it appears in a message."""
-    text = {None: "nothing", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = (
+        {None: "nothing", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    )
     text = text or repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

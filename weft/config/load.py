@@ -30,7 +30,8 @@ def load_experiment(
     """Load an experiment and check it.
 
     Args:
-        source: a `.yaml` or `.yml` file, a `.py` file that defines `experiment`, a dict in the form of the file, or an experiment.
+        source: a `.yaml` or `.yml` file, a `.py` file that defines `experiment`, a dict in the form of the file, or an
+            experiment.
         overrides: texts `key.path=value` that replace what is written, e.g. `training.optimizer.AdamW.lr=3e-4`.
         base: folder that relative paths start from; by default the file's folder, else the working directory.
         check: whether components and files are looked up and compared with what the experiment says of them.
@@ -62,7 +63,7 @@ def _read(source: str | Path | Mapping[str, Any] | Experiment) -> tuple[Document
     if isinstance(source, Experiment):
         return Document(as_written(source)), None
     if isinstance(source, Mapping):
-        return Document(_plain_copy(source)), None
+        return Document(plain_copy(source)), None
     if not isinstance(source, str | Path):
         raise ConfigError(f"expected a file, a dict or an Experiment, found {shown(source)}")
     path = Path(source)
@@ -81,12 +82,12 @@ def _read(source: str | Path | Mapping[str, Any] | Experiment) -> tuple[Document
     return read_yaml(path), path
 
 
-def _plain_copy(value: Any) -> Any:
+def plain_copy(value: Any) -> Any:
     """A copy of dicts and lists, so that overrides do not change what the caller holds; all else as it is."""
     if isinstance(value, Mapping):
-        return {key: _plain_copy(child) for key, child in value.items()}
+        return {key: plain_copy(child) for key, child in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        return [_plain_copy(child) for child in value]
+        return [plain_copy(child) for child in value]
     return as_written(value) if isinstance(value, Experiment) else value
 
 
@@ -101,7 +102,11 @@ def _dissolve(value: Any) -> Any:
 
     if isinstance(value, Section):
         fields = type(value).model_fields
-        return {fields[name].alias or name: _dissolve(getattr(value, name)) for name in fields if name in value.model_fields_set}
+        return {
+            fields[name].alias or name: _dissolve(getattr(value, name))
+            for name in fields
+            if name in value.model_fields_set
+        }
     if isinstance(value, Component):
         return value if value.target is not None else {value.name: copy.copy(value.arguments)}
     if isinstance(value, dict):
@@ -111,10 +116,8 @@ def _dissolve(value: Any) -> Any:
     return value
 
 
-def _validate(
-    document: Document, file: Path | None, known: list[Problem]
-) -> tuple[Experiment | None, list[Problem]]:
-    """The experiment and the problems of the schema; with problems, what of the experiment could be read all the same."""
+def _validate(document: Document, file: Path | None, known: list[Problem]) -> tuple[Experiment | None, list[Problem]]:
+    """The experiment and the problems of the schema; with problems, what of it could be read all the same."""
     data = document.data
     if data is None and not known:
         return None, [Problem("the file is empty", "write at least dataset:, model: and training:", (), file, 1, 1)]
@@ -154,7 +157,7 @@ def salvage(data: Mapping[str, Any], error: ValidationError) -> Experiment | Non
     Keys that failed are removed until the rest is valid; keys that must be there get a placeholder. Checks are told
     which key paths to leave alone.
     """
-    data = _plain_copy(data)
+    data = plain_copy(data)
     for _ in range(100):
         for details in error.errors(include_url=False):
             path = tuple(part for part in details["loc"] if not (isinstance(part, str) and part[:1] in "<["))

@@ -18,7 +18,7 @@ from weft.config.catalog import KINDS, MISSING, SOURCES, look_up, module_if_ther
 from weft.config.component import Component
 from weft.config.hints import did_you_mean
 from weft.config.patches import load_patch
-from weft.config.signatures import CALLED_LATER, annotations_of, check_arguments, is_reference, parameters_of
+from weft.config.signatures import CALLED_LATER, annotations_of, check_arguments, is_reference
 from weft.errors import ConfigError, Problem, UsageError
 
 
@@ -41,7 +41,8 @@ class Namespace:
 
         Args:
             component: what to find.
-            kind: model, optimizer, scheduler, loss, metric, transform, sampler, dataset, arrays, task, observer or strategy.
+            kind: model, optimizer, scheduler, loss, metric, transform, sampler, dataset, arrays, task, observer or
+                strategy.
 
         Raises:
             ConfigError: there is no such thing; the hint has the nearest name.
@@ -82,9 +83,9 @@ class Namespace:
     def build(self, component: Component, kind: str, *args: Any, **extra: Any) -> Any:
         """Build the object that a component stands for.
 
-        Functions of kind loss, metric and transform are the object themselves (with the arguments bound); everything else is
-        called. Arguments `{component: {...}}` are built first, `{object: path}` are looked up, and lists of numbers become tensors where
-        the signature asks for a tensor.
+        Functions of kind loss, metric and transform are the object themselves (with the arguments bound); everything
+        else is called. Arguments `{component: {...}}` are built first, `{object: path}` are looked up, and lists of
+        numbers become tensors where the signature asks for a tensor.
 
         Args:
             component: what to build.
@@ -98,7 +99,9 @@ class Namespace:
         target = self.find(component, kind)
         if component.is_finished or isinstance(target, str):
             if component.arguments and component.is_finished:
-                raise _error(component, f"{component.name} is a finished object and takes no arguments", "give its class")
+                raise _error(
+                    component, f"{component.name} is a finished object and takes no arguments", "give its class"
+                )
             return target
         problems = self.check(component, kind, supplied=frozenset(extra))
         if problems:
@@ -112,26 +115,39 @@ class Namespace:
             return target(*args, **arguments)
         except ConfigError:
             raise
-        except (TypeError, ValueError, RuntimeError, KeyError, AssertionError, OSError, ImportError, AttributeError) as error:
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            KeyError,
+            AssertionError,
+            OSError,
+            ImportError,
+            AttributeError,
+        ) as error:
             message = f"{component.name} could not be built: {type(error).__name__}: {error}"
             raise _error(component, message, "check its arguments") from error
 
     def _argument(self, name: str, value: Any, kind: str, annotations: Mapping[str, Any]) -> Any:
+        if isinstance(value, Component):
+            value = {"component": value}
         if is_reference(value):
             ((form, inner),) = value.items()
             if form == "object":
                 return inner if not isinstance(inner, str) else self.object(inner, kind)
-            nested = _nested(inner)
-            return self.build(nested, self._kind_of(nested, kind))
-        if isinstance(value, list) and any(is_reference(entry) for entry in value):
+            nested = parse_nested(inner)
+            return self.build(nested, self.kind_of(nested, kind))
+        if isinstance(value, list) and any(is_reference(entry) or isinstance(entry, Component) for entry in value):
             return [self._argument(name, entry, kind, {}) for entry in value]
         if isinstance(value, list | tuple) and wants_tensor(annotations.get(name)):
             import torch
 
-            return torch.tensor(value, dtype=torch.float32 if any(isinstance(entry, float) for entry in value) else None)
+            return torch.tensor(
+                value, dtype=torch.float32 if any(isinstance(entry, float) for entry in value) else None
+            )
         return value
 
-    def _kind_of(self, component: Component, kind: str) -> str:
+    def kind_of(self, component: Component, kind: str) -> str:
         """The kind of a nested component: the first that knows its name, beginning with that of the outer one."""
         for candidate in (kind, *KINDS):
             if component.target is not None or self._find_name(component.name, candidate) is not MISSING:
@@ -169,6 +185,8 @@ class Namespace:
     def _check_nested(self, value: Any, kind: str, path: tuple[str | int, ...]) -> list[Problem]:
         if isinstance(value, list):
             return [p for index, entry in enumerate(value) for p in self._check_nested(entry, kind, (*path, index))]
+        if isinstance(value, Component):
+            value = {"component": value}
         if not is_reference(value):
             return []
         ((form, inner),) = value.items()
@@ -177,14 +195,14 @@ class Namespace:
                 if isinstance(inner, str):
                     self.object(inner, kind)
                 return []
-            nested = _nested(inner)
-            problems = self.check(nested, self._kind_of(nested, kind))
+            nested = parse_nested(inner)
+            problems = self.check(nested, self.kind_of(nested, kind))
         except ConfigError as error:
             problems = error.problems
         return [replace(problem, path=(*path, form, *problem.path)) for problem in problems]
 
 
-def _nested(value: Any) -> Component:
+def parse_nested(value: Any) -> Component:
     try:
         return Component.parse(value)
     except PydanticCustomError as error:
@@ -223,7 +241,9 @@ def import_object(path: str) -> Any:
         for index, part in enumerate(parts[used:]):
             if not hasattr(value, part):
                 where = ".".join(parts[: used + index])
-                raise ConfigError(f"{where} has no {part!r}", did_you_mean(part, [n for n in dir(value) if n[:1] != "_"]))
+                raise ConfigError(
+                    f"{where} has no {part!r}", did_you_mean(part, [n for n in dir(value) if n[:1] != "_"])
+                )
             value = getattr(value, part)
         if isinstance(value, ModuleType):
             raise ConfigError(f"{path} is a module, not a class or function", "add the name of the class or function")

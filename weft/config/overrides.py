@@ -20,8 +20,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> None:
 
     Args:
         document: the experiment as written; changed in place.
-        overrides: texts `key.path=value`, the value as in YAML. Key paths may name list entries by number, and keys with
-            dots (import paths) as they are or in double quotes.
+        overrides: texts `key.path=value`, the value as in YAML. Key paths may name list entries by number, and keys
+            with dots (import paths) as they are or in double quotes.
     """
     for text in overrides:
         place = Place(f"--set {text}")
@@ -69,7 +69,7 @@ def _write(document: Document, segments: list[str], value: Any, place: Place) ->
         node = opened
 
 
-def _next_key(node: Any, segments: list[str]) -> tuple[str | int, int]:
+def _next_key(node: Any, segments: list[str]) -> tuple[Any, int]:
     """The key that the first segments name, and how many segments it took: known keys may hold dots."""
     if isinstance(node, Mapping):
         for used in range(len(segments), 1, -1):

@@ -37,7 +37,9 @@ _BOUNDS = {
 }
 
 
-def schema_problems(error: ValidationError, root: type[BaseModel], document: Document, prefix: KeyPath = ()) -> list[Problem]:
+def schema_problems(
+    error: ValidationError, root: type[BaseModel], document: Document, prefix: KeyPath = ()
+) -> list[Problem]:
     """The problems of a failed validation, each with its key path and place.
 
     Args:
@@ -97,8 +99,7 @@ def _type_hint(kind: str, value: Any, root: type[BaseModel], path: KeyPath) -> s
     convert: Callable[[str], Any] = plain_value
     read = convert(value) if isinstance(value, str) else None
     if kind.startswith(("int", "float")) and isinstance(read, int | float) and not isinstance(read, bool):
-        if kind.startswith("float") or isinstance(read, int):
-            return f"a number has no quotes: {value}"
+        return f"a number has no quotes: {value}" if kind.startswith("float") or isinstance(read, int) else ""
     if kind.startswith("int") and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
     if kind.startswith("bool"):
@@ -121,7 +122,11 @@ def _describe(root: type[BaseModel], path: KeyPath) -> str:
         return ""
     for name, field in section.model_fields.items():
         if path[-1] in (name, field.alias) and field.description:
-            return f" ({field.description.rstrip('.').split(': ')[0]})" if len(field.description) > 90 else f" ({field.description.rstrip('.')})"
+            return (
+                f" ({field.description.rstrip('.').split(': ')[0]})"
+                if len(field.description) > 90
+                else f" ({field.description.rstrip('.')})"
+            )
     return ""
 
 

@@ -45,7 +45,7 @@ class RunConfig(Section):
     """Whether TensorBoard files are written."""
     log_every: Count = 50
     """Number of steps between entries of the step log."""
-    observers: Items[Component] = []
+    observers: Items[Component] = Field(default_factory=list)
     """Observers of the run."""
     predictions: bool = False
     """Whether predictions on the test split are kept."""

@@ -12,14 +12,14 @@ from weft.config.component import Component
 from weft.config.hints import did_you_mean, listing, shown
 from weft.errors import Problem
 
-# Arguments that Weft supplies itself, so a file need not: by position, or by name. The run knows how long a schedule is and
-# the dataset which columns a dictionary transform works on.
+# Arguments that Weft supplies itself, so a file need not: by position, or by name. The run knows how long a schedule
+# is, and the dataset which columns a dictionary transform works on.
 BY_POSITION: Mapping[str, int] = {"optimizer": 1, "scheduler": 1, "sampler": 1}
 BY_NAME: Mapping[str, frozenset[str]] = {
     "scheduler": frozenset({"total_steps"}),
     "transform": frozenset({"keys", "label_key"}),
 }
-# Functions of these kinds are the component itself; their arguments of the configuration are bound, the first ones come later.
+# Functions of these kinds are the component itself: what the file says is bound, the first arguments come with each call.
 CALLED_LATER: Mapping[str, int] = {"loss": 2, "metric": 2, "transform": 1}
 
 
@@ -41,7 +41,9 @@ def parameters_of(target: Any, kind: str) -> dict[str, inspect.Parameter] | None
     return {parameter.name: parameter for parameter in parameters[later:]}
 
 
-def check_arguments(component: Component, target: Any, kind: str, supplied: frozenset[str] = frozenset()) -> list[Problem]:
+def check_arguments(
+    component: Component, target: Any, kind: str, supplied: frozenset[str] = frozenset()
+) -> list[Problem]:
     """Unknown and missing arguments, and values of a wrong simple type; key paths start at the component.
 
     Args:
@@ -54,7 +56,11 @@ def check_arguments(component: Component, target: Any, kind: str, supplied: froz
     if parameters is None:
         return []
     name = component.name
-    named = {key: value for key, value in parameters.items() if value.kind in (value.POSITIONAL_OR_KEYWORD, value.KEYWORD_ONLY)}
+    named = {
+        key: value
+        for key, value in parameters.items()
+        if value.kind in (value.POSITIONAL_OR_KEYWORD, value.KEYWORD_ONLY)
+    }
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     annotations = annotations_of(target)
     problems = []
@@ -79,7 +85,7 @@ def check_arguments(component: Component, target: Any, kind: str, supplied: froz
 
 def annotations_of(target: Any) -> dict[str, Any]:
     """Annotations of the call's parameters, resolved one by one: one that cannot be resolved hides no other."""
-    function = target.__init__ if isinstance(target, type) else target
+    function = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009 - unsound for mypy otherwise
     function = inspect.unwrap(function)
     try:
         return typing.get_type_hints(function)

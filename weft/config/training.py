@@ -20,9 +20,9 @@ class ModelConfig(Section):
     """The network's class with its arguments."""
     weights: FilePath | None = None
     """File with weights to start from (.safetensors or .pt)."""
-    freeze: Items[str] = []
+    freeze: Items[str] = Field(default_factory=list)
     """Patterns of names of parameters that are not trained, e.g. `encoder.*`."""
-    unfreeze: dict[Annotated[int, Field(ge=1)], Items[str]] = {}
+    unfreeze: dict[Annotated[int, Field(ge=1)], Items[str]] = Field(default_factory=dict)
     """Patterns of names of parameters that are trained from this epoch on, e.g. `{5: [encoder.*]}`."""
 
     @model_validator(mode="before")
@@ -70,14 +70,12 @@ class TrainingConfig(Section):
     batch_size: Count
     """Number of items in a batch."""
     evaluation_batch_size: Count | None = None
-    """Number of items in a batch of validation and test; without it, `batch_size`. Whole volumes of unlike size need 1."""
-    evaluation_batch_size: Count | None = None
-    """Number of items in a batch where nothing is trained; without it, `batch_size`."""
+    """Number of items in a batch of validation and test; without it, `batch_size`. Volumes of unlike size need 1."""
     drop_last: bool = False
     """Whether a last, smaller batch of an epoch is left out."""
     optimizer: Component | None = None
     """The optimizer with its arguments; without it, Adam."""
-    optimizers: dict[str, Component] = {}
+    optimizers: dict[str, Component] = Field(default_factory=dict)
     """Optimizers by the name of the network, for tasks with several."""
     scheduler: Component | None = None
     """The learning rate's schedule."""

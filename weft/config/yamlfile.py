@@ -1,7 +1,7 @@
 """Reading YAML with the place of everything: composed nodes instead of loaded values.
 
-Scalars follow the core schema of YAML 1.2 rather than 1.1: `1e-4` is a number, `no` and `on` are text, and a number with
-a leading zero is an error, since the two versions read it differently.
+Scalars follow the core schema of YAML 1.2 rather than 1.1: `1e-4` is a number, `no` and `on` are text, and a number
+with a leading zero is an error, since the two versions read it differently.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: Path | str | None) -
     if isinstance(error, yaml.reader.ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        return Problem(f"a character that YAML does not allow: {error.character!r}", "remove it", (), file, line, column)
+        return Problem(
+            f"a character that YAML does not allow: {error.character!r}", "remove it", (), file, line, column
+        )
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return Problem(f"is not valid YAML: {error}", "", (), file, 1, 1)
     mark = error.problem_mark
@@ -117,7 +119,9 @@ class _Reader:
                 self.problem("is too large or nested too deeply", "check the aliases (*name)", path, place)
             return None
         if not self._is_standard(node):
-            self.problem(f"the tag {node.tag!r} is not supported", "write plain text, numbers, lists and mappings", path, place)
+            self.problem(
+                f"the tag {node.tag!r} is not supported", "write plain text, numbers, lists and mappings", path, place
+            )
             return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
@@ -128,11 +132,11 @@ class _Reader:
     @staticmethod
     def _is_standard(node: yaml.Node) -> bool:
         """Whether the node has no tag of its own, or one of those that plain data have (`!!str`)."""
-        kinds = {yaml.MappingNode: ("map",), yaml.SequenceNode: ("seq",)}
-        allowed = kinds.get(
-            type(node), ("null", "bool", "int", "float", "str", "timestamp", "value", "merge")
-        )
-        return bool(node.tag.startswith(_STANDARD_TAG)) and node.tag.removeprefix(_STANDARD_TAG) in allowed
+        if isinstance(node, yaml.CollectionNode):
+            allowed: tuple[str, ...] = ("map",) if isinstance(node, yaml.MappingNode) else ("seq",)
+        else:
+            allowed = ("null", "bool", "int", "float", "str", "timestamp", "value", "merge")
+        return node.tag.startswith(_STANDARD_TAG) and node.tag.removeprefix(_STANDARD_TAG) in allowed
 
     def _entry(self, node: yaml.Node, path: KeyPath) -> Any:
         self.document.keys[path] = self.place(node)
@@ -183,20 +187,23 @@ class _Reader:
         self.problem("a key must be text or a whole number", "put quotes around it", path, place)
         return None
 
-    def _scalar(self, node: yaml.ScalarNode, path: KeyPath, place: Place) -> Any:
+    def _scalar(self, node: yaml.Node, path: KeyPath, place: Place) -> Any:
         text: str = node.value
-        if node.style is not None or node.tag == _STANDARD_TAG + "str" and _is_explicit_text(node):
+        if getattr(node, "style", None) is not None or (node.tag == _STANDARD_TAG + "str" and _is_explicit_text(node)):
             return text
         if _LEADING_ZERO.fullmatch(text):
             digits = text.lstrip("+-").lstrip("0") or "0"
             self.problem(
-                f"the number {text} begins with a zero", f"write {digits} for the number, '{text}' for text", path, place
+                f"the number {text} begins with a zero",
+                f"write {digits} for the number, '{text}' for text",
+                path,
+                place,
             )
             return None
         return plain_value(text)
 
 
-def _is_explicit_text(node: yaml.ScalarNode) -> bool:
+def _is_explicit_text(node: yaml.Node) -> bool:
     """Whether plain text was marked `!!str`: the mark of the value then lies behind that of the tag."""
     return node.end_mark.index - node.start_mark.index > len(node.value)
 

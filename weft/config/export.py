@@ -1,0 +1,160 @@
+"""Writing an experiment as plain data and YAML, and the JSON schema for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from weft.config.component import Component, import_path
+from weft.config.experiment import Experiment
+from weft.config.fields import Section
+from weft.config.patches import file_of
+from weft.config.training import ModelConfig
+from weft.config.yamlfile import plain_value
+from weft.errors import ConfigError
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The whole experiment, defaults included, as dicts, lists, numbers and text that `load_experiment` reads again.
+
+    Keys whose value is null are left out. Classes and functions are written as import paths; for those of a patch or of
+    a Python experiment file, the file is listed under `patches`.
+
+    Raises:
+        ConfigError: it holds an object that has no written form.
+    """
+    writer = _Writer(experiment)
+    written = writer.section(experiment)
+    patches = [*written["patches"], *(path for path in writer.patches if path not in written["patches"])]
+    return {**written, "patches": patches}
+
+
+def dump_yaml(experiment: Experiment) -> str:
+    """The whole experiment, defaults included, as YAML that `load_experiment` reads again."""
+    return yaml.dump(to_dict(experiment), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of experiment files, for editors that complete and check YAML."""
+    schema = Experiment.model_json_schema(by_alias=True)
+    component = {"$ref": "#/$defs/Component"}
+    model = schema["$defs"]["ModelConfig"]
+    named = Component.written_schema()
+    schema["$defs"]["Component"] = named
+    schema["$defs"]["ModelConfig"] = {
+        "title": "ModelConfig",
+        "description": model.get("description", ""),
+        "anyOf": [model, component],
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+class _Writer:
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.patches: list[str] = []
+
+    def section(self, section: Section) -> dict[str, Any]:
+        fields = type(section).model_fields
+        values = {fields[name].alias or name: getattr(section, name) for name in fields}
+        return {key: self.value(value) for key, value in values.items() if value is not None}
+
+    def value(self, value: Any) -> Any:
+        """A field of the experiment."""
+        if isinstance(value, ModelConfig) and value == ModelConfig(component=value.component):
+            return self.component(value.component)
+        if isinstance(value, Section):
+            return self.section(value)
+        if isinstance(value, Component):
+            return self.component(value)
+        if isinstance(value, PurePath):
+            return value.as_posix()
+        if isinstance(value, dict):
+            return {key: self.value(child) for key, child in value.items()}
+        if isinstance(value, list):
+            return [self.value(child) for child in value]
+        return value
+
+    def component(self, component: Component) -> Any:
+        if component.is_finished:
+            raise ConfigError(
+                f"a finished {component.name} object cannot be written down",
+                f"give the class and its arguments instead: Component.of({component.name.rpartition('.')[2]}, ...)",
+            )
+        name = component.name if component.target is None else self.path_of(component.target)
+        arguments = {key: self.argument(value) for key, value in component.arguments.items()}
+        return {name: arguments}
+
+    def path_of(self, target: Any) -> str:
+        """How a class or function is named in a file: import path, or bare name with its file among the patches."""
+        module, name = target.__module__, target.__qualname__
+        if "<" in name:
+            raise ConfigError(
+                f"{name} is defined inside a function, so it cannot be named", "define it at the top level of a file"
+            )
+        if module == "__main__":
+            raise ConfigError(
+                f"{name} is defined in the main program, which has no name", "define it in a file and import it"
+            )
+        file = file_of(module)
+        if file is None:
+            return f"{module}.{name}"
+        self.patches += [] if self._is_listed(file) else [_relative(file, self.experiment.base)]
+        return str(name)
+
+    def _is_listed(self, file: Path) -> bool:
+        listed = [self.experiment.path(patch).resolve() for patch in self.experiment.patches]
+        return file in listed or _relative(file, self.experiment.base) in self.patches
+
+    def argument(self, value: Any) -> Any:
+        """An argument of a component."""
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int | float):
+            return float(value) if isinstance(value, float) else int(value)
+        if isinstance(value, PurePath):
+            return value.as_posix()
+        if isinstance(value, Component):
+            return {"component": self.component(value)}
+        if isinstance(value, dict):
+            return {key: self.argument(child) for key, child in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.argument(child) for child in value]
+        if callable(value) and hasattr(value, "__qualname__"):
+            return {"object": self.path_of(value)}
+        raise ConfigError(
+            f"a {import_path(value)} object cannot be written down: {value!r:.60}", "give its class as a component"
+        )
+
+
+def _relative(file: Path, base: Path) -> str:
+    return file.relative_to(base).as_posix() if file.is_relative_to(base) else file.as_posix()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text that would be read as something else in quotes, and short lists in one line."""
+
+
+def _write_text(dumper: _Dumper, text: str) -> yaml.Node:
+    plain = plain_value(text)
+    reads_otherwise = not isinstance(plain, str) or text[:1] in "0123456789+-.~<=" or text == ""
+    style = "'" if reads_otherwise and "\n" not in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else style)
+
+
+def _write_float(dumper: _Dumper, number: float) -> yaml.Node:
+    text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(number, repr(number))
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+def _write_list(dumper: _Dumper, items: list[Any]) -> yaml.Node:
+    flat = not any(isinstance(item, list | dict) and item for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+
+_Dumper.add_representer(str, _write_text)
+_Dumper.add_representer(float, _write_float)
+_Dumper.add_representer(list, _write_list)
+_Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]

@@ -1,0 +1,38 @@
+"""Filling in what an experiment leaves to Weft, so that its fingerprint says what is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.config.catalog import module_if_there
+from weft.config.component import Component
+from weft.config.experiment import Experiment
+
+# Schedulers that torch means to be stepped after every optimizer step; all others go by epochs.
+PER_STEP = ("OneCycleLR", "CyclicLR")
+
+
+def resolve(experiment: Experiment) -> Experiment:
+    """The experiment with the `auto` values of `training` replaced, as far as they can be told without the data."""
+    training = experiment.training
+    changes: dict[str, Any] = {}
+    if training.optimizer is None and not training.optimizers:
+        changes["optimizer"] = Component("Adam")
+    if training.scheduler is not None and training.scheduler_interval == "auto":
+        name = training.scheduler.name.rpartition(".")[2]
+        changes["scheduler_interval"] = "step" if name in PER_STEP else "epoch"
+    if training.monitor.mode == "auto" and (mode := better_direction(training.monitor.metric)) is not None:
+        changes["monitor"] = training.monitor.model_copy(update={"mode": mode})
+    if not changes:
+        return experiment
+    return experiment.model_copy(update={"training": training.model_copy(update=changes)})
+
+
+def better_direction(score: str) -> str | None:
+    """Whether a score shall grow ("max") or fall ("min"); None when it is none of Weft's own."""
+    if score == "loss":
+        return "min"
+    known = getattr(module_if_there("weft.metrics"), "KNOWN", {})
+    names = [name for name in known if score == name or score.startswith((f"{name}_", f"{name}/"))]
+    mode = getattr(known[max(names, key=len)], "mode", None) if names else None
+    return mode if mode in ("min", "max") else None
