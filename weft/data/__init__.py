@@ -4,11 +4,30 @@ What a sample looks like depends on (seed, epoch, row, occurrence) and on nothin
 epoch). So batches are the same with any number of workers and ranks, and after a restart anywhere.
 """
 
+from weft.data.auto_workers import auto_workers
 from weft.data.batches import Batch
+from weft.data.checks import check_targets
+from weft.data.digest import Manifest, digest_data
 from weft.data.loader import Loader, make_loader
 from weft.data.order import seed_for
 from weft.data.randomness import item_seed
+from weft.data.samplers import BalancedSampler
 from weft.data.sources import Data, fold_count, open_data
 from weft.data.split_data import SplitData
 
-__all__ = ["Batch", "Data", "Loader", "SplitData", "fold_count", "item_seed", "make_loader", "open_data", "seed_for"]
+__all__ = [
+    "BalancedSampler",
+    "Batch",
+    "Data",
+    "Loader",
+    "Manifest",
+    "SplitData",
+    "auto_workers",
+    "check_targets",
+    "digest_data",
+    "fold_count",
+    "item_seed",
+    "make_loader",
+    "open_data",
+    "seed_for",
+]

@@ -90,7 +90,7 @@ def _input_tensor(part: Part, name: str, array: Any) -> Tensor:
 
 
 def load_array(file: Path, role: Role) -> Any:
-    """The array in a `.npy` file, or in a `.npz` file that holds one array, or one called `inputs`/`x` or `targets`/`y`.
+    """The array in a `.npy` file, or in a `.npz` file that holds one, or one called `inputs`, `x`, `targets` or `y`.
 
     Raises:
         DataError: the file is missing, damaged, or holds something else.
@@ -101,7 +101,8 @@ def load_array(file: Path, role: Role) -> Any:
         loaded = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
-            f"{file} cannot be read as an array: {error}", "save it anew with numpy.save, with numbers only (no objects)"
+            f"{file} cannot be read as an array: {error}",
+            "save it anew with numpy.save, with numbers only (no objects)",
         ) from error
     if isinstance(loaded, np.ndarray):
         return loaded
@@ -110,6 +111,7 @@ def load_array(file: Path, role: Role) -> Any:
         name = next((name for name in _NAMES[role] if name in names), names[0] if len(names) == 1 else None)
         if name is None:
             raise DataError(
-                f"{file} holds the arrays {', '.join(names) or 'none'}", f"call the one that is meant '{_NAMES[role][0]}'"
+                f"{file} holds the arrays {', '.join(names) or 'none'}",
+                f"call the one that is meant '{_NAMES[role][0]}'",
             )
         return loaded[name]

@@ -183,7 +183,7 @@ class Fetcher:
         for row, form in zip(index.tolist(), forms, strict=True):
             if form != forms[0]:
                 return DataError(
-                    f"items of one batch differ: {self.where(int(index[0]))} is {forms[0]}, {self.where(row)} is {form}",
+                    f"items of a batch differ: {self.where(int(index[0]))} is {forms[0]}, {self.where(row)} is {form}",
                     "bring them to one shape by a transform (crop, pad or resize), or use a batch size of 1",
                 )
         return DataError(

@@ -10,7 +10,7 @@ from weft.errors import DataError
 
 
 def parts_from_folder(folder: Path) -> dict[str, Part]:
-    """One part for each of the folders train, validation and test; or one, called train, when x/ lies in the folder itself.
+    """One part for each folder train, validation, test; or one, called train, when x/ lies in the folder itself.
 
     Raises:
         DataError: there are no such folders or no files, or a file has no partner of the same name.
@@ -45,7 +45,9 @@ def _files(folder: Path) -> dict[str, Path]:
     for file in files:
         stem = file.name.split(".")[0]
         if stem in stems:
-            raise DataError(f"{file} and {stems[stem].name} have the same name", "pairs are found by the name before the dot")
+            raise DataError(
+                f"{file} and {stems[stem].name} have the same name", "pairs are found by the name before the dot"
+            )
         stems[stem] = file
     return stems
 

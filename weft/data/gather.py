@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from weft.data.batches import Batch
@@ -22,7 +23,7 @@ def gathered(arrays: tuple[Any, Any], plan: Plan) -> Iterator[Batch]:
         arrays: (inputs, targets); each a tensor whose first axis is the row, a tuple of such, or None.
         plan: rows and batch sizes.
     """
-    indexes = plan.rows.split(plan.sizes) if plan.sizes else ()
+    indexes = torch.split(plan.rows, plan.sizes) if plan.sizes else ()
     inputs, targets = (_parts(array, plan, indexes) for array in arrays)
     for batch_inputs, batch_targets, index, size in zip(inputs, targets, indexes, plan.sizes, strict=False):
         yield Batch(batch_inputs, batch_targets, index, size)
@@ -34,7 +35,7 @@ def _parts(array: Any, plan: Plan, indexes: Sequence[Tensor]) -> Iterable[Any]:
     if isinstance(array, tuple):
         return zip(*(_parts(part, plan, indexes) for part in array), strict=True)
     if _at_once(array, plan):
-        return array.index_select(0, plan.rows).split(plan.sizes)
+        return torch.split(array.index_select(0, plan.rows), plan.sizes)
     return (array.index_select(0, index) for index in indexes)
 
 

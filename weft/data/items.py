@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from weft.data.array_source import load_array
+from weft.data.chain import Chain
 from weft.data.parts import Column, Role
 from weft.data.samples import Sample, samples_of
-from weft.data.transforms import Chain
 from weft.errors import DataError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -170,5 +170,3 @@ def _picture(file: Path, role: Role) -> Tensor:
         raise DataError(f"{file} cannot be read as a picture: {error}", "open it in a viewer; save it anew") from error
     array = array / np.float32(65535 if deep else 255)
     return torch.from_numpy(np.ascontiguousarray(array[None] if grey else array.transpose(2, 0, 1)))
-
-

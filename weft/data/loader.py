@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+
+import torch
 
 from weft.data.batches import Batch
 from weft.data.fetch import BatchKey, Fetcher
 from weft.data.gather import gathered
 from weft.data.order import Plan, count_batches, epoch_order, plan_batches
 from weft.data.split_data import SplitData
+from weft.data.workers import Workers, WorkerTraceback
 from weft.errors import UsageError
 
 
@@ -45,6 +47,7 @@ class Loader:
         self.pin_memory = pin_memory
         self.share = share
         self.skipped_items: dict[str, str] = {}
+        self._workers: Workers | None = None
         augmented = split.augmented if augment else None
         self._arrays = split.arrays if augmented is None else None
         self._fetcher = Fetcher(
@@ -77,9 +80,7 @@ class Loader:
             DataError: an item cannot be loaded.
             WorkerError: a loader worker died.
         """
-        order = epoch_order(
-            len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch, sampler=self.sampler
-        )
+        order = epoch_order(len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch, sampler=self.sampler)
         plan = plan_batches(
             order,
             self.batch_size,
@@ -89,25 +90,43 @@ class Loader:
             skip=skip,
         )
         batches = self._batches(epoch, plan)
-        return (batch.pin_memory() for batch in batches) if self.pin_memory and self._arrays is not None else batches
+        if self.pin_memory and (self._arrays is not None or not self.num_workers):
+            return (batch.pin_memory() for batch in batches)
+        return batches
 
     def _batches(self, epoch: int, plan: Plan) -> Iterator[Batch]:
         if self._arrays is not None:
             return gathered(self._arrays, plan)
-        return self._in_process(epoch, plan)
+        return self._from_workers(epoch, plan) if self.num_workers else self._in_process(epoch, plan)
 
     def _in_process(self, epoch: int, plan: Plan) -> Iterator[Batch]:
-        for key, index in zip(batch_keys(epoch, plan), plan.rows.split(plan.sizes), strict=True):
+        for key, index in zip(batch_keys(epoch, plan), torch.split(plan.rows, plan.sizes), strict=True):
             batch = self._fetcher.fetch(key, index)
             if self._fetcher.skipped:
                 self._note_skipped(self._fetcher.skipped)
             yield batch
 
+    def _from_workers(self, epoch: int, plan: Plan) -> Iterator[Batch]:
+        if self._workers is None:
+            fill = getattr(self._fetcher.dataset, "fill", None)
+            if fill is not None:
+                fill()
+            self._workers = Workers(self._fetcher, self.num_workers, self.pin_memory)
+        for parcel in self._workers.parcels(list(batch_keys(epoch, plan))):
+            self._note_skipped(parcel.skipped)
+            if parcel.error is not None:
+                raise parcel.error from WorkerTraceback(parcel.trace)
+            assert parcel.batch is not None
+            yield parcel.batch
+
     def _note_skipped(self, skipped: dict[int, str]) -> None:
         self.skipped_items.update({self.split.cases[row]: reason for row, reason in skipped.items()})
 
     def close(self) -> None:
-        """End the workers, if there are any."""
+        """End the workers, if there are any; another epoch starts new ones."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
 
 
 def batch_keys(epoch: int, plan: Plan) -> Iterator[BatchKey]:
@@ -160,7 +179,8 @@ def make_loader(
         raise UsageError(f"num_workers is {num_workers}", "use 0 to load in the training process itself")
     if not 0 <= share[0] < share[1]:
         raise UsageError(f"share is {share}: the rank must be at least 0 and below the number of processes")
-    arguments: dict[str, Any] = dict(
+    return Loader(
+        split,
         batch_size=batch_size,
         seed=seed,
         shuffle=shuffle,
@@ -171,4 +191,3 @@ def make_loader(
         share=share,
         augment=augment,
     )
-    return Loader(split, **arguments)

@@ -1,4 +1,4 @@
-"""The order in which an epoch visits the samples: a function of (seed, epoch), whatever the workers, ranks and restarts."""
+"""The order in which an epoch visits the samples: a function of (seed, epoch), whatever the workers and restarts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weft.data.randomness import seeded
 from weft.errors import DataError
 
 
@@ -32,7 +33,7 @@ def seed_for(seed: int, epoch: int) -> int:
 
 
 def permutation(length: int, seed: int, epoch: int) -> Tensor:
-    """Shuffled row numbers of an epoch, int64 `[length]`: those that torch's DataLoader would visit with the same seed."""
+    """Shuffled row numbers of an epoch, int64 `[length]`, as torch's DataLoader visits them with the same seed."""
     generator = torch.Generator().manual_seed(seed_for(seed, epoch))
     # The DataLoader draws the base seed of its workers from the generator before its sampler draws the permutation.
     torch.empty((), dtype=torch.int64).random_(generator=generator)
@@ -60,7 +61,7 @@ def epoch_order(length: int, *, shuffle: bool, seed: int, epoch: int, sampler: I
         shuffle: permute the rows; ignored when a sampler decides.
         seed: the experiment's seed.
         epoch: number of the epoch, counted from 0.
-        sampler: yields row numbers; its attribute `generator`, where it has one, is seeded with (seed, epoch).
+        sampler: yields row numbers; what it draws from (its attribute `generator`, too) is seeded with (seed, epoch).
 
     Raises:
         DataError: the sampler yields a row that the split does not have.
@@ -71,11 +72,13 @@ def epoch_order(length: int, *, shuffle: bool, seed: int, epoch: int, sampler: I
 
 
 def _sampled(sampler: Any, length: int, seed: int, epoch: int) -> Order:
+    key = seed_for(seed, epoch)
     if hasattr(sampler, "generator"):
-        sampler.generator = torch.Generator().manual_seed(seed_for(seed, epoch))
+        sampler.generator = torch.Generator().manual_seed(key)
     if callable(getattr(sampler, "set_epoch", None)):
         sampler.set_epoch(epoch)
-    rows = [int(row) for row in sampler]
+    with seeded(sampler, key):
+        rows = [int(row) for row in sampler]
     seen: Counter[int] = Counter()
     occurrences = []
     for row in rows:

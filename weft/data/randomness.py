@@ -11,6 +11,7 @@ import hashlib
 import random
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class GlobalRandomness:
     """
 
     def __init__(self) -> None:
-        self._generator = torch.random.default_generator
+        self._generator = torch.default_generator
         self._marks: tuple[bytes, Any, Any] = (b"", None, None)
         self._torch_state = self._generator.get_state()
         self._numpy_state: Any = None
@@ -73,7 +74,7 @@ class GlobalRandomness:
         self._torch_state = self._generator.get_state()
         marks = (self._torch_state.numpy().tobytes(), numpy_fingerprint(), python_fingerprint())
         if marks[1] != self._marks[1]:
-            self._numpy_state = np.random.get_state(legacy=False)
+            self._numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002 - the legacy generator is the one that is shared
         if marks[2] != self._marks[2]:
             self._python_state = random.getstate()
         self._marks = marks
@@ -90,13 +91,13 @@ class GlobalRandomness:
     def restore(self) -> None:
         """Put the three back to the mark."""
         self._generator.set_state(self._torch_state)
-        np.random.set_state(self._numpy_state)
+        np.random.set_state(self._numpy_state)  # noqa: NPY002 - the legacy generator is the one that is shared
         random.setstate(self._python_state)
 
     def seed(self, key: int) -> None:
         """Seed the three with a key of 64 bits."""
         self._generator.manual_seed(key)  # torch.manual_seed would seed the GPUs, too: theirs is the model's randomness
-        np.random.seed(_words(key))
+        np.random.seed(_words(key))  # noqa: NPY002 - the legacy generator is the one that is shared
         random.seed(key)
 
 
@@ -118,6 +119,19 @@ class ItemGenerators:
         """Seed each of them with a number of its own made from the key."""
         for place, generator in enumerate(self.found, start=1):
             _seed(generator, _mix(key + place))
+
+
+@contextmanager
+def seeded(owner: object, key: int) -> Iterator[None]:
+    """Inside, the global generators and those of an object follow from the key; the global ones are put back."""
+    randomness = GlobalRandomness()
+    randomness.mark()
+    try:
+        randomness.seed(key)
+        ItemGenerators(owner).seed(key)
+        yield
+    finally:
+        randomness.restore()
 
 
 def _seed(generator: Any, key: int) -> None:
@@ -185,7 +199,7 @@ def _object_parts(value: Any) -> Iterator[object]:
     if callable(registered) and isinstance(registered, types.MethodType):
         yield from registered()
     keyed_by_itself = callable(getattr(value, "set_random_state", None))
-    for name, part in list(getattr(value, "__dict__", {}).items()):
+    for part in list(getattr(value, "__dict__", {}).values()):
         if not (keyed_by_itself and isinstance(part, np.random.RandomState)):  # set_random_state replaces it
             yield part
     for slot in _slots(type(value)):

@@ -63,7 +63,9 @@ def _from_dict(item: Mapping[str, Any], keys: tuple[Sequence[str], Sequence[str]
         )
     for name in (*inputs, *targets):
         if name not in item:
-            raise DataError(f"the item has no '{name}', only {', '.join(map(str, item))}", "see dataset.inputs and targets")
+            raise DataError(
+                f"the item has no '{name}', only {', '.join(map(str, item))}", "see dataset.inputs, targets"
+            )
     found = [plain(item[name]) for name in inputs]
     wanted = [plain(item[name]) for name in targets]
     spacing = next((size for name in inputs if (size := spacing_of(item[name])) is not None), None)

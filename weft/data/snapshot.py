@@ -35,7 +35,7 @@ _MT19937_BYTES = 4 * 624 + 4  # the key and the position in it
 
 
 def _numpy_memory(generator: np.random.RandomState) -> tuple[bytes, bytes]:
-    bits: Any = generator._bit_generator  # type: ignore[attr-defined]
+    bits: Any = generator._bit_generator
     return ctypes.string_at(bits.ctypes.state_address, _MT19937_BYTES), _body(generator, np.random.RandomState)
 
 
@@ -79,6 +79,6 @@ def python_fingerprint() -> object:
 
 def numpy_fingerprint() -> object:
     """A value that is equal as long as nothing is drawn from NumPy's global generator."""
-    if type(np.random.get_bit_generator()) is not np.random.MT19937:  # somebody called set_bit_generator
+    if type(_numpy_global._bit_generator) is not np.random.MT19937:  # somebody called set_bit_generator
         return _numpy_state(_numpy_global)
     return _numpy_read(_numpy_global)

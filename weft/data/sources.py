@@ -12,6 +12,7 @@ from torch import Tensor
 from weft.config import ArrayPair, Component, DatasetConfig, Namespace
 from weft.data import standardize
 from weft.data.array_source import part_from_files, part_from_object
+from weft.data.chain import Chain, MemoryCache, build_chain, loads_files
 from weft.data.dataset_source import parts_from_classes
 from weft.data.folder_source import parts_from_folder
 from weft.data.items import BaseItems, ColumnItems, DatasetItems, Transformed, finish_inputs
@@ -21,7 +22,6 @@ from weft.data.splits import NAMES, divide, split_files
 from weft.data.summary import summarize
 from weft.data.tables import part_from_table, read_table
 from weft.data.targets import TargetKind, encode_targets
-from weft.data.transforms import Chain, MemoryCache, build_chain, loads_files
 from weft.errors import DataError, UsageError
 
 Cache = Literal["none", "memory"]
@@ -33,7 +33,7 @@ class Data:
 
     Attributes:
         splits: train, validation and test, as far as there are.
-        classes: names of the classes by label; None where targets are no classes, or not known before an item is loaded.
+        classes: names of the classes by label; None where targets are no classes, or known only from the items.
         statistics: what evaluating needs to treat data as training did: class names, mean and scale; for JSON.
         fold_count: number of folds; None without cross-validation.
         fold: the fold that is validated on, from 1; None without cross-validation.
@@ -166,7 +166,7 @@ def _divide(
         raise UsageError(f"the split has {count} folds and none is chosen", f"set fold to a number from 1 to {count}")
     whole = parts.get("train")
     if whole is None or "validation" in parts:
-        raise DataError("split divides data in one piece, but validation data are given", "remove split, or the given part")
+        raise DataError("split divides data in one piece, but validation data are given", "remove one of them")
     rows = divide(
         len(whole),
         split,
@@ -189,7 +189,9 @@ def _strata(part: Part) -> list[Any] | None:
     """The class of each item; with several targets their combination."""
     if part.dataset is not None:
         return None if part.labels is None else list(map(str, part.labels))
-    columns = [column for column in part.of("target") if not column.is_path and not column.values.dtype.is_floating_point]
+    columns = [
+        column for column in part.of("target") if not column.is_path and not column.values.dtype.is_floating_point
+    ]
     several = [column for column in part.of("target") if not column.is_path and column.values.dtype.is_floating_point]
     if columns and columns[0].values.dim() == 1:
         return columns[0].values.tolist()  # type: ignore[no-any-return]

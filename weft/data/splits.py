@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def _sorted(parts: list[list[int]]) -> list[list[int]]:
 
 def _cut(rows: list[int], sizes: Sequence[int]) -> list[list[int]]:
     stops = np.cumsum([0, *sizes]).tolist()
-    return [rows[start:stop] for start, stop in zip(stops, stops[1:])]
+    return [rows[start:stop] for start, stop in itertools.pairwise(stops)]
 
 
 def _sizes(length: int, ratio: Sequence[float]) -> list[int]:
@@ -76,10 +77,8 @@ def _sizes(length: int, ratio: Sequence[float]) -> list[int]:
     return sizes
 
 
-def _divide_strata(
-    ratio: Sequence[float], random: np.random.Generator, strata: Sequence[Hashable]
-) -> list[list[int]]:
-    """Within each class the parts get their share; what is left over goes where the whole is farthest below its share."""
+def _divide_strata(ratio: Sequence[float], random: np.random.Generator, strata: Sequence[Hashable]) -> list[list[int]]:
+    """Each part gets its share of each class; what is left over goes where the whole is farthest below its share."""
     members: dict[Hashable, list[int]] = {}
     for row, stratum in enumerate(strata):
         members.setdefault(stratum, []).append(row)
@@ -96,8 +95,8 @@ def _divide_strata(
         for _, part in sorted(lacks)[: len(rows) - sum(sizes)]:
             sizes[part] += 1
         shuffled = [rows[place] for place in random.permutation(len(rows)).tolist()]
-        for part, chosen in zip(parts, _cut(shuffled, sizes), strict=True):
-            part.extend(chosen)
+        for members_of_part, chosen in zip(parts, _cut(shuffled, sizes), strict=True):
+            members_of_part.extend(chosen)
     return _sorted(parts)
 
 
@@ -108,7 +107,7 @@ def _divide_groups(
     strata: Sequence[Hashable] | None,
     groups: Sequence[Hashable],
 ) -> list[list[int]]:
-    """Greedy: the largest group first, each to the part that is farthest below its share (of every class, if stratified)."""
+    """Greedy, the largest group first: each to the part that comes nearest to its share (of every class) by it."""
     members: dict[Hashable, list[int]] = {}
     for row, group in enumerate(groups):
         members.setdefault(group, []).append(row)
@@ -225,7 +224,7 @@ def split_files(folder: Path) -> list[Path]:
         raise DataError(f"folder of split files not found: {folder}", "paths are relative to the experiment file")
     files = list(folder.glob("SPLIT_*.json")) or list(folder.glob("*.json"))
     if not files:
-        raise DataError(f"{folder} holds no JSON file", 'a split file is {"train": [...], "validation": [...], "test": [...]}')
+        raise DataError(f"{folder} holds no JSON file", 'a split file is {"train": [...], "validation": [...]}')
     return sorted(files, key=lambda file: [int(part) if part.isdigit() else part for part in _digits_apart(file.stem)])
 
 
@@ -244,7 +243,7 @@ def split_file(folder: Path, fold: int | None) -> Path:
     if fold is None and len(files) == 1:
         return files[0]
     if fold is None or not 1 <= fold <= len(files):
-        raise DataError(f"fold is {fold}, but {folder} holds the split files 1 to {len(files)}", "set fold, e.g. fold: 1")
+        raise DataError(f"fold is {fold}, but {folder} has the split files 1 to {len(files)}", "set fold, e.g. fold: 1")
     return files[fold - 1]
 
 
@@ -265,7 +264,7 @@ def read_split_file(file: Path, cases: Sequence[str]) -> dict[str, list[int]]:
     for name, rows in splits.items():
         for row in rows:
             if row in owner:
-                raise DataError(f"{file}: '{cases[row]}' is in {owner[row]} and in {name}", "an item has one place only")
+                raise DataError(f"{file}: '{cases[row]}' is in {owner[row]} and in {name}", "an item has one place")
             owner[row] = name
     return splits
 
@@ -276,5 +275,7 @@ def _row(file: Path, split: str, entry: Any, row_of: dict[str, int]) -> int:
     if isinstance(entry, str) and entry in row_of:
         return row_of[entry]
     near = difflib.get_close_matches(str(entry), list(row_of), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"the data have {len(row_of)} items, e.g. '{next(iter(row_of), '')}'"
+    hint = (
+        f"did you mean '{near[0]}'?" if near else f"the data have {len(row_of)} items, e.g. '{next(iter(row_of), '')}'"
+    )
     raise DataError(f"{file}: {split} names {entry!r}, which is no item of the data", hint)

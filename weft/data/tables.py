@@ -92,7 +92,7 @@ def _read_csv(file: Path, separator: str | None) -> Table:
                     continue
                 if len(cells) != len(header):
                     raise DataError(
-                        f"{file} line {reader.line_num} has {len(cells)} cells, the line of column names has {len(header)}",
+                        f"{file} line {reader.line_num} has {len(cells)} cells for {len(header)} column names",
                         f"cells are separated by {separator!r}; a cell that contains it needs double quotes",
                     )
                 rows.append(cells)
@@ -101,7 +101,9 @@ def _read_csv(file: Path, separator: str | None) -> Table:
         raise DataError(f"{file} is no text in UTF-8: {error}", "save it again as CSV in UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{file} line {reader.line_num} cannot be read: {error}", "look at its quotes") from error
-    columns = {name: [cells[place].strip() for cells in rows] for place, name in enumerate(header)}
+    columns: dict[str, Sequence[Any]] = {
+        name: [cells[place].strip() for cells in rows] for place, name in enumerate(header)
+    }
     return Table(file, columns, lines, "line")
 
 
@@ -151,9 +153,7 @@ def part_from_table(table: Table, config: DatasetConfig, root: Path) -> Part:
         DataError: a column or file is missing, a cell is empty, or a column mixes numbers and text.
     """
     if not config.inputs:
-        raise DataError(
-            f"{table.file}: dataset.inputs names no column", f"its columns are {', '.join(table.columns)}"
-        )
+        raise DataError(f"{table.file}: dataset.inputs names no column", f"its columns are {', '.join(table.columns)}")
     columns = [
         *_columns(table, config.inputs, "input", root),
         *_columns(table, config.targets, "target", root),
@@ -207,7 +207,7 @@ def _column(table: Table, name: str, role: Role, root: Path) -> Column:
     _check_not_mixed(table, name, cells)
     if role == "input":
         raise DataError(
-            f"{table.where(0)}: input column '{name}' holds text ({cells[0]!r}), neither numbers nor files below {root}",
+            f"{table.where(0)}: input column '{name}' holds text ({cells[0]!r}), no numbers and no files below {root}",
             "write it as numbers (for classes one column of 0 and 1 each); for files, see table.root",
         )
     return Column(name, role, np.array(cells, dtype=object))
@@ -226,7 +226,7 @@ def _as_numbers(cells: Sequence[Any]) -> Any:
 
 
 def _check_numbers(table: Table, name: str, numbers: Any) -> None:
-    bad = np.flatnonzero(~np.isfinite(numbers)) if numbers.dtype.kind == "f" else []
+    bad: Any = np.flatnonzero(~np.isfinite(numbers)) if numbers.dtype.kind == "f" else []
     if len(bad):
         more = f" (and in {len(bad) - 1} more rows)" if len(bad) > 1 else ""
         raise DataError(
@@ -249,7 +249,7 @@ def _check_not_mixed(table: Table, name: str, cells: Sequence[str]) -> None:
     rare = sum(numeric) * 2 < len(numeric)  # what is rarer is the likelier mistake
     row = numeric.index(rare)
     raise DataError(
-        f"{table.where(row)}: column '{name}' is {cells[row]!r}, but most of the column is {'text' if rare else 'numbers'}",
+        f"{table.where(row)}: column '{name}' is {cells[row]!r}, but most of it is {'text' if rare else 'numbers'}",
         "a column holds either numbers or text",
     )
 

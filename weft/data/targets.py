@@ -19,7 +19,7 @@ TargetKind = Literal["class", "number", "auto"]
 def encode_targets(
     parts: dict[str, Part], kind: TargetKind, known: Sequence[str] | None = None
 ) -> tuple[dict[str, Part], list[str] | None]:
-    """Turn target columns into tensors: int64 labels, float32 zeros and ones for several labels at once, or float32 numbers.
+    """Turn target columns into tensors: int64 labels, float32 zeros and ones for several at once, or float32 numbers.
 
     Whole numbers from 0 are labels as they are. Text, and negative numbers, become labels in the sorted order of what
     occurs in any of the parts.
@@ -88,7 +88,7 @@ def _zeros_and_ones(part: Part, column: Column) -> Tensor:
         place = np.argwhere(~good)[0]
         raise DataError(
             f"{part.where(int(place[0]))}: target '{column.name}' is {str(values[tuple(place)])!r}, expected 0 or 1",
-            "several targets at once are labels that may hold together: each is 0 or 1; for classes name one target column",
+            "several targets are labels that may hold together, each 0 or 1; for classes name one target column",
         )
     return torch.as_tensor(values.astype(np.float32))
 
@@ -143,7 +143,8 @@ def require_finite(part: Part, name: str, values: Any) -> None:
     bad = np.argwhere(~np.isfinite(values))
     rows = len(np.unique(bad[:, 0]))
     raise DataError(
-        f"{part.where(int(bad[0][0]))}: '{name}' is {values[tuple(bad[0])]}" + (f" (and in {rows - 1} more rows)" if rows > 1 else ""),
+        f"{part.where(int(bad[0][0]))}: '{name}' is {values[tuple(bad[0])]}"
+        + (f" (and in {rows - 1} more rows)" if rows > 1 else ""),
         "fill such values in or remove these rows before training",
     )
 

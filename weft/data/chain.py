@@ -46,12 +46,12 @@ def _apply(transform: Callable[[Any], Any], item: Any) -> Any:
         reason = str(error.__cause__ or error) or type(error).__name__
         raise DataError(
             f"transform {_name(transform)} failed: {type(error).__name__}: {reason}",
-            f"it is given the item as a dict with {', '.join(map(str, item)) if isinstance(item, Mapping) else type(item)}; "
+            f"it is given the item as a dict with {', '.join(map(str, item))}; "
             "MONAI's transforms for dicts have names that end in d",
         ) from error
     if not isinstance(result, Mapping | list):
         raise DataError(
-            f"transform {_name(transform)} returned {type(result).__name__}, expected the item (a dict) or a list of items",
+            f"transform {_name(transform)} returned {type(result).__name__}, expected an item (a dict) or a list",
             "return the dict that it was given, with the changed values",
         )
     return result
@@ -73,7 +73,7 @@ def build_chain(components: Sequence[Component], namespace: Namespace, keys: Seq
     for component in components:
         extra = {"keys": list(keys)} if _wants_keys(component, namespace) else {}
         transforms.append(namespace.build(component, "transform", **extra))
-    return Chain(transforms)  # type: ignore[arg-type]
+    return Chain(transforms)
 
 
 def _wants_keys(component: Component, namespace: Namespace) -> bool:
