@@ -1,14 +1,13 @@
 """What the commands do, as functions: train, evaluate, predict, show, components, reproduce, report."""
 
 from weft.actions.evaluate import evaluate
-from weft.actions.looking import ComponentEntry, ShownExperiment, components, report, show
+from weft.actions.looking import ShownExperiment, components, report, show
 from weft.actions.predict import predict
 from weft.actions.reproduce import Comparison, reproduce
 from weft.actions.train import TrainedRun, train
 
 __all__ = [
     "Comparison",
-    "ComponentEntry",
     "ShownExperiment",
     "TrainedRun",
     "components",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weft.actions.opening import Source, digest_experiment_data, load
-from weft.config import dump_yaml, fingerprint, to_dict
-from weft.config.listing import list_components
+from weft.config import KINDS, ComponentInfo, Namespace, components_of, dump_yaml, fingerprint, to_dict
+from weft.errors import UsageError
 from weft.report import write_report
 from weft.runs import RunDirectory
 
@@ -35,21 +36,7 @@ def show(source: Source, overrides: Sequence[str] = ()) -> ShownExperiment:
     return ShownExperiment(to_dict(experiment), dump_yaml(experiment), fingerprint(experiment, digest), digest)
 
 
-@dataclass(frozen=True, slots=True)
-class ComponentEntry:
-    """A component that can be named: its kind, name, arguments with defaults, and what it is in one line."""
-
-    kind: str
-    name: str
-    signature: str
-    summary: str
-
-    def as_dict(self) -> dict[str, str]:
-        """For JSON."""
-        return {"kind": self.kind, "name": self.name, "signature": self.signature, "summary": self.summary}
-
-
-def components(name: str | None = None, patches: Sequence[Path] = ()) -> list[ComponentEntry]:
+def components(name: str | None = None, patches: Sequence[Path] = ()) -> list[ComponentInfo]:
     """What can be named in an experiment file.
 
     Args:
@@ -59,7 +46,20 @@ def components(name: str | None = None, patches: Sequence[Path] = ()) -> list[Co
     Raises:
         UsageError: nothing has this name; the nearest names are given.
     """
-    return [ComponentEntry(*entry) for entry in list_components(name, patches)]
+    namespace = Namespace(tuple(patches))
+    if name in KINDS:
+        return components_of(str(name), namespace)
+    listed = [entry for kind in KINDS for entry in components_of(kind, namespace)]
+    if name is None:
+        return listed
+    found = [entry for entry in listed if name in (entry.name, entry.path)]
+    if not found:
+        near = difflib.get_close_matches(name, [*KINDS, *dict.fromkeys(entry.name for entry in listed)], n=3)
+        raise UsageError(
+            f"nothing is called '{name}'",
+            f"did you mean {', '.join(near)}?" if near else f"kinds: {', '.join(KINDS)}; `weft components` lists all",
+        )
+    return found
 
 
 def report(run: Path | str) -> Path:

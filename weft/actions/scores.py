@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.engine.run import SplitScores
+from weft.engine.weights import save_weights
+from weft.metrics import ScoreBook
 from weft.runs import write_atomically, write_json
 
 
@@ -18,6 +20,13 @@ def write_scores(folder: Path, name: str, split: SplitScores, weights_sha256: st
     write_json(folder / f"{name}.json", content)
     if split.rows:
         write_table(folder / f"{name}.csv", split.rows)
+
+
+def write_states(folder: Path, name: str, book: ScoreBook) -> None:
+    """Write what the scores of a split are made of, so that several runs (folds) can be pooled exactly."""
+    tensors = {f"sum.{number}": state for number, state in enumerate(book.states())}
+    tensors |= {f"gathered.{number}": part for number, part in enumerate(book.gatherable() or [])}
+    save_weights(tensors, folder / f"{name}.safetensors")
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> None:

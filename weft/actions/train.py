@@ -7,7 +7,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from weft.actions.opening import (
     open_experiment_data,
     open_run,
 )
-from weft.actions.scores import write_scores
+from weft.actions.scores import write_scores, write_states
 from weft.config import Experiment, dump_yaml, fingerprint, to_dict
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
@@ -106,7 +106,7 @@ def train(
 def train_one(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
     """Train one experiment (one fold) in a new run directory."""
     path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
-    with RunDirectory.create(path) as directory, _log_file(directory):
+    with RunDirectory.create(path) as directory:
         data = open_experiment_data(experiment)
         threads = _threads(experiment, data)
         describe_run(directory, experiment, data, threads)
@@ -125,8 +125,13 @@ def _resume(path: Path, overrides: Sequence[str], observers: Sequence[Observer])
         from weft.actions.folds import resume_folds
 
         return resume_folds(path, overrides, observers)
-    with open_run(path, overrides, writing=True).directory as directory, _log_file(directory):
-        opened = open_run(path, overrides)
+    return resume_one(path, overrides, observers)
+
+
+def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
+    """Go on with one run; one that is finished is returned as it is."""
+    opened = open_run(path, overrides, writing=True)
+    with opened.directory as directory:
         done = directory.result()
         if done is not None and done.get("status") == "finished":
             logger.info("%s is finished already", directory.path)
@@ -246,6 +251,8 @@ def _write_outcome(
     save_weights(run.state.scored_weights, directory.weights)
     for name, split in run.final.items():
         write_scores(directory.scores, name, split, result.model_sha256)
+        if experiment.fold is not None:
+            write_states(directory.scores, name, run.splits[name].book)
     if experiment.run.predictions:
         from weft.actions.predict import write_predictions
 
@@ -292,23 +299,3 @@ def _threads(experiment: Experiment, data: Data) -> int:
     inputs = split.arrays[0]
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
     return choose_threads(sum(part[:1].numel() for part in parts) * experiment.training.batch_size)
-
-
-@contextlib.contextmanager
-def _log_file(directory: RunDirectory) -> Iterator[None]:
-    """Everything that Weft logs while the run is open also stands in its log.txt."""
-    handler = logging.FileHandler(directory.log_file, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger("weft")
-    level = root.level
-    root.addHandler(handler)
-    if root.getEffectiveLevel() > logging.INFO:
-        root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
-
-

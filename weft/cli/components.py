@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,13 +26,20 @@ def components(
 
     listed = action(name, patch or ())
     if json:
-        print_json([entry.as_dict() for entry in listed])
+        print_json([asdict(entry) for entry in listed])
         return
+    detailed = name is not None and len({entry.name for entry in listed}) == 1
     kind = ""
     for entry in listed:
         if entry.kind != kind:
             kind = entry.kind
-            typer.echo(f"\n{kind}:" if name is None else f"{kind}:")
-        typer.echo(f"  {entry.name}{entry.signature}")
-        if entry.summary and (name is not None and len(listed) <= 3):
-            typer.echo(f"      {entry.summary}")
+            typer.echo(f"{kind}:")
+        arguments = ", ".join(
+            argument.name if argument.required else f"{argument.name}={argument.default}" for argument in entry.arguments
+        )
+        typer.echo(f"  {entry.name}" if detailed else f"  {entry.name}({arguments})")
+        if detailed:
+            typer.echo(f"    {entry.summary}\n    from {entry.path}")
+            for argument in entry.arguments:
+                default = "must be given" if argument.required else f"default {argument.default}"
+                typer.echo(f"      {argument.name}: {argument.kind or 'anything'}, {default}")

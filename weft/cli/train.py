@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, Set, print_json, print_scores
+from weft.cli.shared import Json, Set, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -32,5 +32,4 @@ def train(
     if json:
         print_json({"run": str(trained.path), **trained.result})
     else:
-        print_scores(trained.scores)
         typer.echo(str(trained.path))

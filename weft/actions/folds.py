@@ -1,0 +1,133 @@
+"""Cross-validation: k ordinary runs, one per fold, and a summary over them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from weft.actions.opening import open_experiment_data
+from weft.actions.scores import write_scores
+from weft.actions.train import TrainedRun, resume_one, train_one
+from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
+from weft.data import Data
+from weft.engine import Observer
+from weft.engine.build import build_book, build_task
+from weft.engine.collectives import Gather, Sum, combine
+from weft.engine.run import SplitScores
+from weft.metrics import ScoreBook
+from weft.report import write_report
+from weft.runs import RunDirectory, append_experiment_row, new_run_path
+
+logger = logging.getLogger("weft")
+
+
+def train_folds(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
+    """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.actions.train.train`."""
+    path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
+    with RunDirectory.create(path) as parent:
+        parent.experiment_file.write_text(dump_yaml(experiment), encoding="utf-8")
+        parent.write_json(parent.summary_file, {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}})
+        return _go_on(parent, experiment, (), observers)
+
+
+def resume_folds(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
+    """Go on with the folds that are not finished."""
+    with RunDirectory.open(path, writing=True) as parent:
+        base = parent.read_json(parent.summary_file)["base"]
+        return _go_on(parent, resolve(load_experiment(parent.experiment_file, overrides, base=base)), overrides, observers)
+
+
+def _go_on(
+    parent: RunDirectory, experiment: Experiment, overrides: Sequence[str], observers: Sequence[Observer]
+) -> TrainedRun:
+    split = experiment.dataset.split
+    count = split.folds if split is not None and split.folds is not None else 0
+    trained = []
+    for number in range(1, count + 1):
+        folder = parent.fold(number)
+        logger.info("fold %d of %d: %s", number, count, folder)
+        if (folder / "provenance.json").exists():
+            trained.append(resume_one(folder, overrides, observers))
+        else:
+            _clear_unstarted(folder)
+            trained.append(train_one(experiment.model_copy(update={"fold": number}), folder, observers))
+    summary = summarise(experiment.model_copy(update={"fold": 1}), trained)
+    summary["base"] = str(experiment.base)
+    pooled = summary.pop("pooled")
+    write_scores(parent.scores, "validation", pooled, None)
+    parent.write_json(parent.summary_file, summary)
+    result = {
+        "status": "finished",
+        "scores": {"validation": pooled.scores},
+        "seconds": sum(run.result["seconds"] for run in trained),
+        "folds": [run.path.name for run in trained],
+        "summary": summary["scores"],
+    }
+    parent.write_result(result)
+    append_experiment_row(parent.path, to_dict(experiment), result)
+    write_report(parent.path)
+    return TrainedRun(parent.path, result)
+
+
+def _clear_unstarted(folder: Path) -> None:
+    """A fold that was killed before its provenance was written has trained nothing: it begins again."""
+    if folder.is_dir() and not any((folder / "checkpoints").glob("*.pt")):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str, Any]:
+    """Mean and standard deviation over folds of every validation score, and the scores pooled over all out-of-fold items."""
+    pooled = pooled_scores(experiment, [run.path for run in trained])
+    scores: dict[str, dict[str, float | None]] = {}
+    for name in trained[0].scores["validation"]:
+        values = [run.scores["validation"][name] for run in trained]
+        known = [value for value in values if value is not None]
+        scores[name] = {
+            "mean": statistics.fmean(known) if known else None,
+            "standard_deviation": statistics.stdev(known) if len(known) > 1 else None,
+            "pooled": pooled.scores.get(name),
+        }
+    folds = [
+        {"fold": number, "path": run.path.name, "best_epoch": run.result["best_epoch"], "scores": run.scores}
+        for number, run in enumerate(trained, start=1)
+    ]
+    return {"status": "finished", "folds": folds, "scores": scores, "pooled": pooled}
+
+
+def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
+    """The validation scores of all folds together: sums are added, so each item counts once, in the fold that held it out."""
+    data: Data = open_experiment_data(experiment)
+    namespace = experiment.namespace()
+    book: ScoreBook = build_book(experiment, build_task(experiment, data, namespace), namespace)
+    sums, gathered = [], []
+    for path in paths:
+        stored = load_file(path / "scores" / "validation.safetensors")
+        sums.append(Sum("folds", _numbered(stored, "sum")))
+        gathered.append(Gather("folds", _numbered(stored, "gathered")))
+    book.load_states(combine(list(sums)))
+    if gathered[0].tensors:
+        book.load_gathered(combine(list(gathered)))
+    rows = [row for path in paths for row in _rows(path)]
+    return SplitScores(book.compute(), book.details(), rows)
+
+
+def _numbered(stored: dict[str, torch.Tensor], kind: str) -> list[torch.Tensor]:
+    names = sorted((name for name in stored if name.startswith(kind + ".")), key=lambda name: int(name.split(".")[1]))
+    return [stored[name] for name in names]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    file = path / "scores" / "validation.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as handle:
+        return [{"fold": path.name, **row} for row in csv.DictReader(handle)]
+
