@@ -16,12 +16,9 @@ from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
 from weft.actions.train import TrainedRun, resume_one, train_one
 from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
-from weft.data import Data
-from weft.engine import Observer
-from weft.engine.build import build_book, build_task
+from weft.engine import Observer, build_run
 from weft.engine.collectives import Gather, Sum, combine
 from weft.engine.run import SplitScores
-from weft.metrics import ScoreBook
 from weft.report import write_report
 from weft.runs import RunDirectory, append_experiment_row, new_run_path
 
@@ -104,9 +101,8 @@ def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str
 
 def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
     """The validation scores of all folds together: sums are added, so each item counts once, in the fold that held it out."""
-    data: Data = open_experiment_data(experiment)
-    namespace = experiment.namespace()
-    book: ScoreBook = build_book(experiment, build_task(experiment, data, namespace), namespace)
+    book = next(iter(build_run(experiment, open_experiment_data(experiment)).splits.values())).book
+    book.reset()
     sums, gathered = [], []
     for path in paths:
         stored = load_file(path / "scores" / "validation.safetensors")

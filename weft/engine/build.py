@@ -21,7 +21,7 @@ from weft.engine.monitoring import BestEpoch
 from weft.engine.precision import Precision
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
 from weft.engine.schedules import PER_STEP, Schedule
-from weft.engine.seeding import participant_seed, seed_everything
+from weft.engine.seeding import outer_randomness_kept, participant_seed, seed_everything
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
 from weft.engine.strategy import Strategy
@@ -63,13 +63,14 @@ def build_run(
     """
     namespace, training = experiment.namespace(), experiment.training
     device = pick_device(experiment.run.device)
-    task = build_task(experiment, data, namespace)
     plan = make_plan(experiment, device)
+    task, loss = build_task(experiment, namespace)
     seed_everything(participant_seed(experiment.seed, 0))
     model = build_model(experiment, namespace, device)
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
     prepared = prepare(model, compiled=training.compile)
+    task.setup(loss, data.classes if data.classes is not None else class_names_of(task, model, data, plan))
     networks = task.networks(model)
     if tuple(networks) != tuple(dict.fromkeys(task.updates)):
         raise ConfigError(
@@ -143,8 +144,8 @@ def make_plan(experiment: Experiment, device: torch.device) -> Plan:
     )
 
 
-def build_task(experiment: Experiment, data: Data, namespace: Namespace) -> Task:
-    """The task, set up with its loss and classes."""
+def build_task(experiment: Experiment, namespace: Namespace) -> tuple[Task, Any]:
+    """The task and the named loss (None for the task's own), not set up yet."""
     task = namespace.build(experiment.training.task, "task")
     if not isinstance(task, Task):
         raise ConfigError(
@@ -152,8 +153,26 @@ def build_task(experiment: Experiment, data: Data, namespace: Namespace) -> Task
             "derive the class from weft.tasks.Task",
         )
     loss = namespace.build(experiment.training.loss, "loss") if experiment.training.loss is not None else None
-    task.setup(loss, data.classes)  # type: ignore[arg-type]
-    return task
+    return task, loss
+
+
+def class_names_of(task: Task, model: nn.Module, data: Data, plan: Plan) -> list[str] | None:
+    """Names for classes that the data do not tell (labels inside images, any torch dataset): one per output of the model.
+
+    The model is asked about one item, in evaluation mode; neither its state nor the random generators are moved.
+    """
+    if task.target_kind != "class":
+        return None
+    split = next(iter(data.splits.values()))
+    loader = make_loader(split, batch_size=1, seed=0, shuffle=False, augment=False)
+    batch = next(iter(loader.epoch(0))).to(plan.device)
+    was_training = model.training
+    with outer_randomness_kept(), torch.no_grad(), plan.precision.autocast():
+        outputs, _ = task.forward(model.eval(), batch)
+    model.train(was_training)
+    if outputs.ndim < 2:
+        return ["0", "1"]
+    return [str(number) for number in range(max(outputs.shape[1], 2))]
 
 
 def build_model(experiment: Experiment, namespace: Namespace, device: torch.device) -> nn.Module:
