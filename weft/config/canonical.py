@@ -18,7 +18,7 @@ def canonical_json(value: Any) -> str:
     """A value of numbers, texts, lists and mappings as canonical JSON.
 
     Equal texts mean equal values of equal types: 1, 1.0, "1" and true differ, as do 0.0 and -0.0, "" and null, [] and
-    {}, and a key with a dot and a nested key. The order of keys does not matter; tuples count as lists and paths as text.
+    {}, and a key with a dot and a nested key. The order of keys does not matter; tuples count as lists, paths as text.
 
     Raises:
         ConfigError: the value holds NaN, or something that is not plain data.

@@ -48,8 +48,8 @@ SOURCES: Mapping[str, tuple[Source, ...]] = {
     "scheduler": (Source("torch.optim.lr_scheduler", base="torch.optim.lr_scheduler.LRScheduler"),),
     "loss": (
         Source("weft.tasks", ending="Loss"),
-        Source("monai.losses", ending="Loss"),
-        Source("torch.nn", ending="Loss"),
+        Source("monai.losses", base="torch.nn.Module", ending="Loss"),
+        Source("torch.nn", base="torch.nn.Module", ending="Loss"),
     ),
     "metric": (Source("weft.metrics", registry="KNOWN", base="weft.metrics.Metric"),),
     "transform": (Source("weft.data.transforms"), Source("monai.transforms", base="monai.transforms.Transform")),
@@ -129,6 +129,15 @@ def members(source: Source, module: ModuleType) -> list[tuple[str, Any]]:
         if fits and value is not base and name.endswith(source.ending) and _is_own(value, source.module):
             found.append((name, value))
     return found
+
+
+def may_be(value: Any, kind: str) -> bool:
+    """Whether a class or function of the user's may be of a kind: told by its base class, where the kind has one."""
+    if not isinstance(value, type):
+        return kind in ("loss", "metric", "transform", "arrays", "model")
+    bases = tuple(base for source in SOURCES[kind] if (base := _base_class(source.base)) is not None)
+    others = tuple(base for other in SOURCES for source in SOURCES[other] if (base := _base_class(source.base)))
+    return issubclass(value, bases) if bases else callable(value) and not issubclass(value, others)
 
 
 def _is_own(value: Any, module: str) -> bool:

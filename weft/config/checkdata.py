@@ -62,14 +62,12 @@ def check_columns(experiment: Experiment) -> Iterator[Problem]:
             columns = getattr(dataset, key)
             for name in sorted({name for name in columns if columns.count(name) > 1}):
                 yield Problem(f"the column {name!r} is named twice", "remove one of the two", ("dataset", key))
-    elif dataset.source() is not None:
+    elif (source := dataset.source()) is not None:
+        allowed = ("inputs", "targets") if source == "class" else ()  # keys of its items, where these are dicts
         for key in ("inputs", "targets", "case", "group"):
-            if getattr(dataset, key):
-                yield Problem(
-                    f"{key!r} names columns of a table, but the data are given as {dataset.source()!r}",
-                    f"remove {key!r}",
-                    ("dataset", key),
-                )
+            if getattr(dataset, key) and key not in allowed:
+                message = f"{key!r} names columns of a table, but the data are given as {source!r}"
+                yield Problem(message, f"remove {key!r}", ("dataset", key))
 
 
 def check_split(experiment: Experiment) -> Iterator[Problem]:
@@ -86,13 +84,11 @@ def check_split(experiment: Experiment) -> Iterator[Problem]:
     if "validation" in given:
         message = "the data come with a validation part, so there is nothing to split"
         yield Problem(message, "remove 'split', or the separate part", ("dataset", "split"))
+    if "test" in given and (split.test is not None or len(split.ratio or ()) == 3):
+        message = "the split makes a test part, but the data come with one"
+        yield Problem(message, "give the split two parts, or remove the separate part", ("dataset", "split"))
     yield from _check_method(split)
-    if split.grouped and dataset.table is not None and dataset.group is None:
-        yield Problem(
-            "'grouped' needs the column that names the group",
-            "add dataset.group, e.g. group: patient",
-            ("dataset", "split", "grouped"),
-        )
+    yield from _check_groups(dataset, split)
     if experiment.fold is not None:
         if split.folds is None and split.files is None:
             yield Problem("'fold' needs folds", "add dataset.split.folds, or remove 'fold'", ("fold",))
@@ -102,6 +98,15 @@ def check_split(experiment: Experiment) -> Iterator[Problem]:
                 f"folds are counted from 1 to {split.folds}",
                 ("fold",),
             )
+
+
+def _check_groups(dataset: DatasetConfig, split: SplitConfig) -> Iterator[Problem]:
+    where = ("dataset", "split", "grouped")
+    if split.grouped and dataset.table is not None and dataset.group is None:
+        yield Problem("'grouped' needs the column that names the group", "add e.g. group: patient to dataset", where)
+    if split.grouped and dataset.source() in ("arrays", "folder"):
+        message = f"{dataset.source()!r} has no groups"
+        yield Problem(message, "use a table with a group column, or a class with 'groups'", where)
 
 
 def _given_parts(dataset: DatasetConfig) -> list[str]:

@@ -42,8 +42,12 @@ def _pair(path: KeyPath, pair: ArrayPair) -> Iterator[tuple[KeyPath, Path, str]]
 
 def check_files(experiment: Experiment) -> Iterator[Problem]:
     """Files and folders that are not there, or are the other of the two."""
+    table = experiment.dataset.table
     for key_path, written, kind in named_files(experiment):
         path = experiment.path(written)
+        if key_path[:2] == ("dataset", "table") and kind == "file" and table is not None and table.root is not None:
+            below_root = experiment.path(table.root) / written  # tables may also lie where their files do
+            path = below_root if not path.is_file() and below_root.is_file() else path
         if not path.exists():
             yield Problem(f"there is no {kind} {path}", near_files(path), key_path)
         elif path.is_file() != (kind == "file"):

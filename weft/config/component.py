@@ -14,6 +14,8 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from weft.config.patches import file_of
+
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -147,9 +149,14 @@ _FORMS = "write 'Name' or 'Name: {argument: value}'"
 
 
 def import_path(value: object) -> str:
-    """The import path of a class or function; of any other object that of its class."""
+    """The import path of a class or function; of any other object that of its class.
+
+    What a patch or experiment file defines has no import path that means anything elsewhere: it goes by its bare name.
+    """
     if not isinstance(value, type) and not (inspect.isroutine(value) and hasattr(value, "__qualname__")):
         value = type(value)
+    if file_of(value.__module__) is not None:
+        return value.__qualname__
     return f"{value.__module__}.{value.__qualname__}"
 
 

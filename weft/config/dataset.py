@@ -125,9 +125,9 @@ class DatasetConfig(Section):
     class_: ClassOrClasses | None = Field(default=None, alias="class")
     """A torch `Dataset` class, or one for each split."""
     inputs: Items[str] = Field(default_factory=list)
-    """Columns of the table that the model gets."""
+    """Columns of the table that the model gets; with `class`, keys of its items where these are dicts."""
     targets: Items[str] = Field(default_factory=list)
-    """Columns of the table that the model shall predict."""
+    """Columns of the table that the model shall predict; with `class`, keys of its items."""
     case: str | None = None
     """Column that names each item in scores and predictions."""
     group: str | None = None

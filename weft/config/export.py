@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -10,7 +10,6 @@ import yaml
 from weft.config.component import Component, import_path
 from weft.config.experiment import Experiment
 from weft.config.fields import Section
-from weft.config.patches import file_of
 from weft.config.training import ModelConfig
 from weft.config.yamlfile import plain_value
 from weft.errors import ConfigError
@@ -19,16 +18,13 @@ from weft.errors import ConfigError
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """The whole experiment, defaults included, as dicts, lists, numbers and text that `load_experiment` reads again.
 
-    Keys whose value is null are left out. Classes and functions are written as import paths; for those of a patch or of
-    a Python experiment file, the file is listed under `patches`.
+    Keys whose value is null are left out. Classes and functions are written as import paths; those of a patch or of
+    a Python experiment file by their name, since `load_experiment` lists the file under `patches`.
 
     Raises:
         ConfigError: it holds an object that has no written form.
     """
-    writer = _Writer(experiment)
-    written = writer.section(experiment)
-    patches = [*written["patches"], *(path for path in writer.patches if path not in written["patches"])]
-    return {**written, "patches": patches}
+    return _section(experiment)
 
 
 def dump_yaml(experiment: Experiment) -> str:
@@ -51,86 +47,71 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-class _Writer:
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self.patches: list[str] = []
+def _section(section: Section) -> dict[str, Any]:
+    fields = type(section).model_fields
+    values = {fields[name].alias or name: getattr(section, name) for name in fields}
+    return {key: _value(value) for key, value in values.items() if value is not None}
 
-    def section(self, section: Section) -> dict[str, Any]:
-        fields = type(section).model_fields
-        values = {fields[name].alias or name: getattr(section, name) for name in fields}
-        return {key: self.value(value) for key, value in values.items() if value is not None}
 
-    def value(self, value: Any) -> Any:
-        """A field of the experiment."""
-        if isinstance(value, ModelConfig) and value == ModelConfig(component=value.component):
-            return self.component(value.component)
-        if isinstance(value, Section):
-            return self.section(value)
-        if isinstance(value, Component):
-            return self.component(value)
-        if isinstance(value, PurePath):
-            return value.as_posix()
-        if isinstance(value, dict):
-            return {key: self.value(child) for key, child in value.items()}
-        if isinstance(value, list):
-            return [self.value(child) for child in value]
-        return value
+def _value(value: Any) -> Any:
+    """A field of the experiment."""
+    if isinstance(value, ModelConfig) and value == ModelConfig(component=value.component):
+        return _component(value.component)
+    if isinstance(value, Section):
+        return _section(value)
+    if isinstance(value, Component):
+        return _component(value)
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if isinstance(value, dict):
+        return {key: _value(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_value(child) for child in value]
+    return value
 
-    def component(self, component: Component) -> Any:
-        if component.is_finished:
-            raise ConfigError(
-                f"a finished {component.name} object cannot be written down",
-                f"give the class and its arguments instead: Component.of({component.name.rpartition('.')[2]}, ...)",
-            )
-        name = component.name if component.target is None else self.path_of(component.target)
-        arguments = {key: self.argument(value) for key, value in component.arguments.items()}
-        return {name: arguments}
 
-    def path_of(self, target: Any) -> str:
-        """How a class or function is named in a file: import path, or bare name with its file among the patches."""
-        module, name = target.__module__, target.__qualname__
-        if "<" in name:
-            raise ConfigError(
-                f"{name} is defined inside a function, so it cannot be named", "define it at the top level of a file"
-            )
-        if module == "__main__":
-            raise ConfigError(
-                f"{name} is defined in the main program, which has no name", "define it in a file and import it"
-            )
-        file = file_of(module)
-        if file is None:
-            return f"{module}.{name}"
-        self.patches += [] if self._is_listed(file) else [_relative(file, self.experiment.base)]
-        return str(name)
-
-    def _is_listed(self, file: Path) -> bool:
-        listed = [self.experiment.path(patch).resolve() for patch in self.experiment.patches]
-        return file in listed or _relative(file, self.experiment.base) in self.patches
-
-    def argument(self, value: Any) -> Any:
-        """An argument of a component."""
-        if value is None or isinstance(value, bool | str):
-            return value
-        if isinstance(value, int | float):
-            return float(value) if isinstance(value, float) else int(value)
-        if isinstance(value, PurePath):
-            return value.as_posix()
-        if isinstance(value, Component):
-            return {"component": self.component(value)}
-        if isinstance(value, dict):
-            return {key: self.argument(child) for key, child in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.argument(child) for child in value]
-        if callable(value) and hasattr(value, "__qualname__"):
-            return {"object": self.path_of(value)}
+def _component(component: Component) -> Any:
+    if component.is_finished:
         raise ConfigError(
-            f"a {import_path(value)} object cannot be written down: {value!r:.60}", "give its class as a component"
+            f"a finished {component.name} object cannot be written down",
+            f"give the class and its arguments instead: Component.of({component.name.rpartition('.')[2]}, ...)",
         )
+    name = component.name if component.target is None else _path_of(component.target)
+    arguments = {key: _argument(value) for key, value in component.arguments.items()}
+    return {name: arguments}
 
 
-def _relative(file: Path, base: Path) -> str:
-    return file.relative_to(base).as_posix() if file.is_relative_to(base) else file.as_posix()
+def _path_of(target: Any) -> str:
+    """How a class or function is named in a file: by its import path, or its bare name when a patch has it."""
+    name = target.__qualname__
+    if "<" in name:
+        raise ConfigError(
+            f"{name} is defined inside a function, so it cannot be named", "define it at the top level of a file"
+        )
+    return import_path(target)
+
+
+def _argument(value: Any) -> Any:
+    """An argument of a component."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return float(value) if isinstance(value, float) else int(value)
+    if isinstance(value, PurePath):
+        return value.as_posix()
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return _argument(value.item())
+    if isinstance(value, Component):
+        return {"component": _component(value)}
+    if isinstance(value, dict):
+        return {key: _argument(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_argument(child) for child in value]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return {"object": _path_of(value)}
+    raise ConfigError(
+        f"a {import_path(value)} object cannot be written down: {value!r:.60}", "give its class as a component"
+    )
 
 
 class _Dumper(yaml.SafeDumper):

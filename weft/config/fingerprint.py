@@ -74,6 +74,9 @@ class _Writer:
             return ["l", [self.value(child, (*path, index)) for index, child in enumerate(value)]]
         if path == ("model", "weights") and value is not None:
             return ["file", self._digest_of_file(value)]
+        if path == ("dataset", "split", "files") and value is not None:
+            folder = self.experiment.path(value)
+            return ["files", [[file.name, self._digest_of_file(file)] for file in sorted(folder.glob("*.json"))]]
         if path in self.data_paths and self.data_digest is not None:
             return ["data"]
         return encode(value, self.other)
@@ -84,9 +87,7 @@ class _Writer:
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise ConfigError(
-                f"{path} cannot be read: {error}", "the fingerprint needs the content of pretrained weights"
-            ) from error
+            raise ConfigError(f"{path} cannot be read: {error}", "the fingerprint needs its content") from error
 
     def component(self, component: Component, kind: str) -> Any:
         """A component by what it names, with all its arguments."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weft.config.annotations import described
-from weft.config.catalog import SOURCES, members, module_if_there
+from weft.config.catalog import SOURCES, may_be, members, module_if_there
 from weft.config.component import import_path
 from weft.config.namespace import Namespace, defined_names
 from weft.config.signatures import BY_NAME, annotations_of, describe, parameters_of
@@ -61,7 +61,8 @@ def components_of(kind: str, namespace: Namespace | None = None) -> list[Compone
 
 def _candidates(kind: str, namespace: Namespace) -> Iterator[tuple[str, str, Any]]:
     for module in namespace.modules():
-        yield from ((name, "patch", getattr(module, name)) for name in defined_names(module))
+        own = [(name, getattr(module, name)) for name in defined_names(module)]
+        yield from ((name, "patch", value) for name, value in own if may_be(value, kind))
     for source in SOURCES[kind]:
         module_found = module_if_there(source.module)
         if module_found is None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from weft.config.component import Component
 from weft.config.document import Document, KeyPath, children
 from weft.config.experiment import Experiment
-from weft.config.hints import shown
+from weft.config.fields import Section
+from weft.config.hints import did_you_mean, shown
 from weft.config.overrides import apply_overrides
+from weft.config.patches import file_of
 from weft.config.problems import schema_problems, section_keys
 from weft.config.yamlfile import read_yaml
 from weft.errors import ConfigError, Problem
@@ -50,10 +53,12 @@ def load_experiment(
     if experiment is not None:
         experiment._base = Path(base).resolve() if base is not None else Path.cwd()
         experiment._document = document
+        _place_components(experiment, document)
+        experiment = _with_own_files(experiment)
         if check:
             from weft.config.checks import check_experiment
 
-            problems += check_experiment(experiment, doubtful=[problem.path for problem in problems])
+            problems += check_experiment(experiment, doubtful=[problem.path for problem in problems if problem.path])
     if problems or experiment is None:
         raise ConfigError(_in_order(problems))
     return experiment
@@ -70,8 +75,6 @@ def _read(source: str | Path | Mapping[str, Any] | Experiment) -> tuple[Document
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
         near = sorted(found.name for found in path.parent.glob("*") if found.suffix in (*_YAML, ".py"))
-        from weft.config.hints import did_you_mean
-
         raise ConfigError(Problem(what, did_you_mean(path.name, near), (), path))
     if path.suffix == ".py":
         from weft.config.pythonfile import read_python
@@ -97,9 +100,6 @@ def as_written(experiment: Experiment) -> dict[str, Any]:
 
 
 def _dissolve(value: Any) -> Any:
-    from weft.config.component import Component
-    from weft.config.fields import Section
-
     if isinstance(value, Section):
         fields = type(value).model_fields
         return {
@@ -135,6 +135,40 @@ def _validate(document: Document, file: Path | None, known: list[Problem]) -> tu
         covered = [problem.path for problem in known]
         fresh = [problem for problem in problems if not _is_below(problem.path, covered)]
         return salvage(data, error), fresh
+
+
+def _place_components(experiment: Experiment, document: Document) -> None:
+    """Tell components where they are written, for messages of what is built from them later."""
+    for path, _, component in experiment.components():
+        place = document.place(path)
+        if component.place is None and place.file is not None:
+            object.__setattr__(component, "place", place)  # frozen, but this one is new and only ours
+
+
+def _with_own_files(experiment: Experiment) -> Experiment:
+    """List the files of classes and functions that were loaded from the user's files, so that their names can be found
+    again: the Python experiment file itself, above all."""
+    listed = {experiment.path(patch).resolve() for patch in experiment.patches}
+    targets = [target for _, _, component in experiment.components() for target in _targets(component)]
+    files = [file_of(getattr(target, "__module__", None) or "") for target in targets]
+    fresh = [file for file in dict.fromkeys(files) if file is not None and file not in listed]
+    if not fresh:
+        return experiment
+    base = experiment.base
+    paths = [file.relative_to(base) if file.is_relative_to(base) else file for file in fresh]
+    return experiment.model_copy(update={"patches": [*experiment.patches, *paths]})
+
+
+def _targets(value: Any) -> Iterator[Any]:
+    """Every class and function in a component and its arguments."""
+    if isinstance(value, Component):
+        yield from (() if value.target is None else (value.target,))
+        yield from _targets(value.arguments)
+    elif isinstance(value, type) or callable(value):
+        yield value
+    else:
+        for _, child in children(value):
+            yield from _targets(child)
 
 
 def _is_below(path: KeyPath, others: list[KeyPath]) -> bool:

@@ -57,12 +57,12 @@ class Namespace:
         return found  # type: ignore[no-any-return]
 
     def _find_name(self, name: str, kind: str) -> Any:
-        if "." in name:
-            return import_object(name)
         for module in self.modules():
-            value = getattr(module, name, MISSING)
+            value = _member(module, name)
             if callable(value):
                 return value
+        if "." in name:
+            return import_object(name)
         for source in SOURCES[kind]:
             value = look_up(source, name)
             if value is not MISSING:
@@ -241,6 +241,9 @@ def import_object(path: str) -> Any:
         for index, part in enumerate(parts[used:]):
             if not hasattr(value, part):
                 where = ".".join(parts[: used + index])
+                if where == "__main__":
+                    hint = "it was defined in a program that is not running now: move it to a file, or run that program"
+                    raise ConfigError(f"the main program has no {part!r}", hint)
                 raise ConfigError(
                     f"{where} has no {part!r}", did_you_mean(part, [n for n in dir(value) if n[:1] != "_"])
                 )
@@ -249,6 +252,14 @@ def import_object(path: str) -> Any:
             raise ConfigError(f"{path} is a module, not a class or function", "add the name of the class or function")
         return value
     raise ConfigError(f"there is no package {parts[0]!r} to import {path} from", "install it, or check the name")
+
+
+def _member(module: ModuleType, name: str) -> Any:
+    """What a module has under a name, or under `Outer.Inner`; MISSING when nothing."""
+    value: Any = module
+    for part in name.split("."):
+        value = getattr(value, part, MISSING)
+    return value
 
 
 def defined_names(module: ModuleType) -> list[str]:

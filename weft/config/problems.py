@@ -73,7 +73,7 @@ def _translate(details: ErrorDetails, path: KeyPath, root: type[BaseModel]) -> P
         return Problem(f"expected one of {', '.join(allowed)}, found {shown(value)}", did_you_mean(value, allowed))
     if kind in _BOUNDS:
         text, bound = _BOUNDS[kind]
-        return Problem(f"expected {text.format(context[bound])}, found {shown(value)}")
+        return Problem(f"expected {text.format(format(context[bound], 'g'))}, found {shown(value)}")
     if kind == "string_pattern_mismatch":
         return Problem(f"{shown(value)} does not fit", _describe(root, path).strip(" ()"))
     if kind in ("string_too_short", "string_too_long"):

@@ -19,7 +19,7 @@ BY_NAME: Mapping[str, frozenset[str]] = {
     "scheduler": frozenset({"total_steps"}),
     "transform": frozenset({"keys", "label_key"}),
 }
-# Functions of these kinds are the component itself: what the file says is bound, the first arguments come with each call.
+# Functions of these kinds are the component itself: the file's arguments are bound, the first ones come with each call.
 CALLED_LATER: Mapping[str, int] = {"loss": 2, "metric": 2, "transform": 1}
 
 

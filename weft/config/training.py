@@ -35,7 +35,7 @@ class ModelConfig(Section):
 
 def is_long_model(value: Any) -> bool:
     """Whether a `model:` section is written in its long form, with keys of its own rather than a component."""
-    return isinstance(value, Mapping) and (len(value) != 1 or bool(set(value) & set(_MODEL_KEYS)))
+    return isinstance(value, Mapping) and bool(set(value) & set(_MODEL_KEYS))
 
 
 class MonitorConfig(Section):
