@@ -1,0 +1,143 @@
+"""What a run directory holds, read for the report: what is missing or damaged becomes a note, not an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from weft.errors import RunDirectoryError
+from weft.runs import Row, RunDirectory, mask, read_json, read_rows
+
+_LONGEST_TEXT = 120_000  # characters of a configuration that are shown
+_MOST_STEPS = 20_000  # rows of steps.csv that are kept for the figure
+
+
+@dataclass(slots=True)
+class RunFiles:
+    """The files of a run, as far as they are there.
+
+    Args:
+        directory: the run.
+        notes: what is missing or cannot be read, in words.
+        experiment_text: the experiment as resolved, secrets masked.
+        experiment, provenance, data, result, summary: of the files of that name; empty when missing.
+        scores: of scores/<split>.json, by split.
+        history, steps: the rows of history.csv and steps.csv.
+    """
+
+    directory: RunDirectory
+    notes: list[str] = field(default_factory=list)
+    experiment_text: str = ""
+    experiment: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[Row] = field(default_factory=list)
+    steps: list[Row] = field(default_factory=list)
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether this is the parent of k folds."""
+        return bool(self.summary) or bool(self.directory.folds())
+
+    @property
+    def name(self) -> str:
+        """The experiment's name, or the folder's."""
+        return str(self.experiment.get("name") or self.directory.path.name)
+
+
+def read_run(path: Path) -> RunFiles:
+    """Read what there is.
+
+    Raises:
+        RunDirectoryError: there is no run at all.
+    """
+    run = RunDirectory(path)
+    known = (run.experiment_file, run.history_file, run.scores)
+    if not any(file.exists() for file in known):
+        run = RunDirectory.open(path)  # explains what is there instead
+    files = RunFiles(run)
+    _read_experiment(files)
+    required = {"provenance": run.provenance_file, "data": run.data_file, "result": run.result_file}
+    if run.summary_file.exists() or run.folds():
+        required = {"provenance": run.provenance_file, "summary": run.summary_file}
+    for name, file in required.items():
+        setattr(files, name, _read_object(files, file))
+    if not files.has_folds:
+        _read_tables(files)
+        _read_scores(files)
+    return files
+
+
+def _read_experiment(files: RunFiles) -> None:
+    file = files.directory.experiment_file
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        files.notes.append(f"{file.name} is missing: the configuration is not known")
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        files.notes.append(f"{file.name} cannot be read: {error}")
+        return
+    files.experiment_text = "\n".join(mask(line) for line in text[:_LONGEST_TEXT].splitlines())
+    if len(text) > _LONGEST_TEXT:
+        files.experiment_text += f"\n# … {len(text) - _LONGEST_TEXT:,} more characters in {file.name}"
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        files.notes.append(f"{file.name} is not valid YAML: {str(error).splitlines()[0]}")
+        return
+    files.experiment = parsed if isinstance(parsed, dict) else {}
+
+
+def _read_object(files: RunFiles, file: Path) -> dict[str, Any]:
+    if not file.exists():
+        files.notes.append(f"{file.name} is missing: {_MEANING[file.name]}")
+        return {}
+    value = _or_note(files, lambda: read_json(file))
+    if value is not None and not isinstance(value, dict):
+        files.notes.append(f"{file.name} is not a JSON object")
+    return value if isinstance(value, dict) else {}
+
+
+_MEANING = {
+    "provenance.json": "where the run came from is not known",
+    "data.json": "there is no summary of the data",
+    "result.json": "the run has not ended, or was killed",
+    "summary.json": "the folds are not summed up yet",
+}
+
+
+def _read_tables(files: RunFiles) -> None:
+    run = files.directory
+    if run.history_file.exists():
+        files.history = _or_note(files, lambda: list(read_rows(run.history_file))) or []
+    else:
+        files.notes.append("history.csv is missing: no epoch was completed")
+    if run.steps_file.exists():
+        rows = _or_note(files, lambda: list(read_rows(run.steps_file))) or []
+        files.steps = rows[:: max(1, len(rows) // _MOST_STEPS)]
+
+
+def _read_scores(files: RunFiles) -> None:
+    folder = files.directory.scores
+    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        content = _or_note(files, lambda file=file: read_json(file))  # type: ignore[misc]
+        if isinstance(content, dict):
+            files.scores[str(content.get("split") or file.stem)] = content
+    if not files.scores and files.result.get("status") == "finished":
+        files.notes.append("scores/ is missing or empty: there are only the scores of result.json")
+
+
+def _or_note(files: RunFiles, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RunDirectoryError as error:
+        files.notes.append(error.message)
+        return None
