@@ -13,13 +13,14 @@ python := $(bin)/python
 pip := $(python) -m pip --disable-pip-version-check install --constraint constraints.txt
 torch := $(shell sed -n 's/^torch==//p' constraints.txt)
 packages := pyproject.toml constraints.txt
+benchmarks := dev,benchmarks
 terminal := $(shell test -t 0 && echo --interactive --tty)
 
-# Each stamp is written only when its installation went through: an interrupted one is done again, a finished one never.
-# `only_torch` comes first and alone, so that no later step has a reason to look for another build of it.
-define only_torch
-@echo "Installing PyTorch $(torch) and what $@ asks for; the first time this downloads a good deal."
+# PyTorch comes first and alone, so that no later step has a reason to look for another build of it.
+define install_with
+@echo "Installing PyTorch $(torch) and weft[$(1)] into $(VENV); the first time this downloads a good deal."
 $(pip) "torch==$(torch)"
+$(pip) --quiet --editable '.[$(1)]'
 @$(python) -c 'import torch' || { echo "$(VENV) is damaged. Remove it (make clean-venv) and run make again."; exit 1; }
 endef
 
@@ -64,8 +65,7 @@ bench: $(VENV)/.bench-stamp  ## Compare the loop with a hand-written one, Lightn
 # --- set up ---------------------------------------------------------------------------------------------------------
 
 install: $(VENV)/.venv-stamp  ## Install Weft into the environment with EXTRAS, e.g. EXTRAS=imaging,tune
-	$(only_torch)
-	$(pip) --editable '.[$(EXTRAS)]'
+	$(call install_with,$(EXTRAS))
 	@echo "Ready: $(bin)/weft --help"
 
 env:  ## Create or update the conda environment `weft` (environment.yml)
@@ -111,17 +111,15 @@ $(VENV)/.venv-stamp:
 		echo "$(VENV) holds a Python older than 3.11. Remove it (make clean-venv) and run make again."; exit 1; }
 	@touch $@
 
+# A stamp is written only when its installation went through: an interrupted one is done again, a finished one is not.
 $(VENV)/.demo-stamp: $(VENV)/.venv-stamp $(packages)
-	$(only_torch)
-	$(pip) --quiet --editable '.[examples]'
+	$(call install_with,examples)
 	@touch $@
 
 $(VENV)/.dev-stamp: $(VENV)/.venv-stamp $(packages)
-	$(only_torch)
-	$(pip) --quiet --editable '.[dev]'
+	$(call install_with,dev)
 	@touch $@
 
 $(VENV)/.bench-stamp: $(VENV)/.venv-stamp $(packages)
-	$(only_torch)
-	$(pip) --quiet --editable '.[dev,benchmarks]'
+	$(call install_with,$(benchmarks))
 	@touch $@

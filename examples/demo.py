@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parent
 NAMES = ("breast_cancer", "digits")
 
 
 def main() -> int:
     """Train each example into a folder of its own under `runs/`; return the exit code of the first that fails."""
+    os.chdir(Path(__file__).resolve().parent.parent)
     folder = Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"
     lines = []
     for name in NAMES:
         run = folder / name
-        command = [sys.executable, "-m", "weft", "train", str(EXAMPLES / f"{name}.yaml"), "--out", str(run)]
+        command = [sys.executable, "-m", "weft", "train", f"examples/{name}.yaml", "--out", str(run)]
         print(f"$ weft {' '.join(command[3:])}", flush=True)
         code = subprocess.run(command).returncode
         if code:
