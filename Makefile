@@ -30,7 +30,7 @@ endef
 help:  ## List these targets
 	@echo "make demo trains two networks on real data; make test runs the tests. Both set up what they need in $(VENV)/."
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' Makefile | awk -F '\t' '{printf "  %-14s %s\n", $$1, $$2}'
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) EXTRAS=$(EXTRAS) CONDA=$(CONDA) IMAGE=$(IMAGE) PYTEST_ARGS=... ARGS=..."
 
