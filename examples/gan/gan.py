@@ -1,7 +1,7 @@
 """A generative adversarial network on the digits: an own task with two networks and two optimizers.
 
-A task says which networks it updates in a step, in which order, and yields one `Update` for each; everything else (precision,
-accumulation, checkpoints, resume, reports) is Weft's. Goodfellow et al., 2014.
+A task says which networks it updates in a step, in which order, and yields one `Update` for each; everything else
+(precision, accumulation, checkpoints, resume, reports) is Weft's. Goodfellow et al., 2014.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class DigitsGAN(nn.Module):
         super().__init__()
         self.noise = noise
         self.generator = MLP(in_features=noise, hidden=[width, width], out_features=64, activation="leaky_relu")
-        self.discriminator = MLP(in_features=64, hidden=[width, width], out_features=1, activation="leaky_relu", dropout=0.3)
+        self.discriminator = MLP(
+            in_features=64, hidden=[width, width], out_features=1, activation="leaky_relu", dropout=0.3
+        )
 
     def sample(self, count: int, device: torch.device) -> Tensor:
         """`count` generated images [count, 64], pixels in [0, 1]."""
@@ -63,7 +65,9 @@ class Adversarial(Task):
         yield Update(functional.binary_cross_entropy_with_logits(judged, truth), batch.size, "discriminator")
 
         judged = model.discriminator(fake).squeeze(1)
-        yield Update(functional.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), batch.size, "generator")
+        yield Update(
+            functional.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), batch.size, "generator"
+        )
 
     def evaluation_step(self, model: DigitsGAN, batch: Batch) -> Evaluation:
         """How far the mean generated image is from the real images' mean, pixel by pixel."""

@@ -64,7 +64,12 @@ def site_experiment(start: int, stop: int, *, dropout: float = 0.0, **settings: 
 
 def open_site(experiment: Experiment) -> Data:
     return open_data(
-        experiment.dataset, experiment.namespace(), seed=experiment.seed, fold=None, base=experiment.base, target_kind="class"
+        experiment.dataset,
+        experiment.namespace(),
+        seed=experiment.seed,
+        fold=None,
+        base=experiment.base,
+        target_kind="class",
     )
 
 

@@ -36,7 +36,9 @@ def masks() -> tuple[Tensor, Tensor]:
     """Digits enlarged to 32 x 32, to be separated from their background."""
     pixels, _ = images()
     enlarged = functional.interpolate(pixels[:40], size=(32, 32), mode="bilinear")
-    return enlarged + 0.1 * torch.randn(enlarged.shape, generator=torch.Generator().manual_seed(0)), (enlarged > 0.4).long()
+    return enlarged + 0.1 * torch.randn(enlarged.shape, generator=torch.Generator().manual_seed(0)), (
+        enlarged > 0.4
+    ).long()
 
 
 class Items(Dataset[tuple[Tensor, Tensor]]):
@@ -69,7 +71,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "u-net": {
         "which": "masks",
-        "model": Component.of(UNet, spatial_dims=2, in_channels=1, out_channels=2, channels=[8, 16, 32], strides=[2, 2]),
+        "model": Component.of(
+            UNet, spatial_dims=2, in_channels=1, out_channels=2, channels=[8, 16, 32], strides=[2, 2]
+        ),
         "task": {"segmentation": {"classes": 2}},
         "optimizer": "Adam",
         "loss": lambda outputs, targets: cross_entropy_and_dice(outputs, targets.squeeze(1)),
@@ -120,7 +124,12 @@ def with_weft(case: dict[str, Any], dataset: dict[str, Any], **settings: Any) ->
     )
     kind = "class"
     data = open_data(
-        experiment.dataset, experiment.namespace(), seed=SEED, fold=None, base=experiment.base, target_kind=kind  # type: ignore[arg-type]
+        experiment.dataset,
+        experiment.namespace(),
+        seed=SEED,
+        fold=None,
+        base=experiment.base,
+        target_kind=kind,  # type: ignore[arg-type]
     )
     store = CheckpointMemory()
     drive_alone(training(build_run(experiment, data, checkpoints=store)))

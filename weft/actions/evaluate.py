@@ -45,7 +45,9 @@ def evaluate(
     """
     experiment, data, file = open_for_scoring(source, overrides, weights)
     run = scored_run(experiment, data, file, splits)
-    with reproducible(threads=_threads(experiment), deterministic=experiment.training.deterministic, device=run.plan.device):
+    with reproducible(
+        threads=_threads(experiment), deterministic=experiment.training.deterministic, device=run.plan.device
+    ):
         result = drive_alone(scoring(run))
     run.close()
     if out is not None:
@@ -96,5 +98,3 @@ def _threads(experiment: Experiment) -> int:
     import torch
 
     return torch.get_num_threads() if experiment.run.threads == "auto" else int(experiment.run.threads)
-
-

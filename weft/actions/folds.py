@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
-from weft.actions.train import TrainedRun, resume_one, train_one
+from weft.actions.single import TrainedRun, resume_one, train_one
 from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
 from weft.engine import Observer, build_run
 from weft.engine.collectives import Gather, Sum, combine
@@ -26,11 +26,13 @@ logger = logging.getLogger("weft")
 
 
 def train_folds(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
-    """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.actions.train.train`."""
+    """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.train`."""
     path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
     with RunDirectory.create(path) as parent:
         parent.experiment_file.write_text(dump_yaml(experiment), encoding="utf-8")
-        parent.write_json(parent.summary_file, {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}})
+        parent.write_json(
+            parent.summary_file, {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}}
+        )
         return _go_on(parent, experiment, (), observers)
 
 
@@ -38,7 +40,9 @@ def resume_folds(path: Path, overrides: Sequence[str], observers: Sequence[Obser
     """Go on with the folds that are not finished."""
     with RunDirectory.open(path, writing=True) as parent:
         base = parent.read_json(parent.summary_file)["base"]
-        return _go_on(parent, resolve(load_experiment(parent.experiment_file, overrides, base=base)), overrides, observers)
+        return _go_on(
+            parent, resolve(load_experiment(parent.experiment_file, overrides, base=base)), overrides, observers
+        )
 
 
 def _go_on(
@@ -81,7 +85,9 @@ def _clear_unstarted(folder: Path) -> None:
 
 
 def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str, Any]:
-    """Mean and standard deviation over folds of every validation score, and the scores pooled over all out-of-fold items."""
+    """Mean and standard deviation over folds of every validation score, and the scores pooled over all out-of-fold
+    items.
+    """
     pooled = pooled_scores(experiment, [run.path for run in trained])
     scores: dict[str, dict[str, float | None]] = {}
     for name in trained[0].scores["validation"]:
@@ -100,7 +106,9 @@ def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str
 
 
 def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
-    """The validation scores of all folds together: sums are added, so each item counts once, in the fold that held it out."""
+    """The validation scores of all folds together: sums are added, so each item counts once, in the fold that held
+    it out.
+    """
     book = next(iter(build_run(experiment, open_experiment_data(experiment)).splits.values())).book
     book.reset()
     sums, gathered = [], []
@@ -126,4 +134,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         return []
     with file.open(newline="", encoding="utf-8") as handle:
         return [{"fold": path.name, **row} for row in csv.DictReader(handle)]
-

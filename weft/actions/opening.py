@@ -86,4 +86,6 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
 def digest_experiment_data(experiment: Experiment, *, only_cached: bool = False) -> Any:
     """The manifest of the experiment's data; digests of unchanged files come from the cache in the output folder."""
     cache = experiment.path(experiment.run.output) / DIGEST_CACHE
-    return digest_data(experiment.dataset, experiment.base, cache, namespace=experiment.namespace(), only_cached=only_cached)
+    return digest_data(
+        experiment.dataset, experiment.base, cache, namespace=experiment.namespace(), only_cached=only_cached
+    )

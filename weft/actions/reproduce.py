@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.actions.opening import OpenedRun, open_run
-from weft.actions.train import train_one
+from weft.actions.single import train_one
 from weft.errors import UsageError
 from weft.runs import TIMING_COLUMNS, new_run_path, read_rows
 
@@ -73,9 +73,13 @@ def reproduce(run: Path | str, *, out: Path | str | None = None) -> Comparison:
     done = opened.directory.result()
     if done is None or done.get("status") != "finished":
         raise UsageError(f"{run} did not finish, so there is nothing to compare with", f"weft train --resume {run}")
-    path = Path(out) if out is not None else new_run_path(opened.directory.path.parent, opened.directory.path.name + "-again")
-    experiment = opened.experiment.model_copy()
-    experiment.run = experiment.run.model_copy(update={"threads": opened.provenance["run_threads"]})
+    path = (
+        Path(out)
+        if out is not None
+        else new_run_path(opened.directory.path.parent, opened.directory.path.name + "-again")
+    )
+    settings = opened.experiment.run.model_copy(update={"threads": opened.provenance["run_threads"]})
+    experiment = opened.experiment.model_copy(update={"run": settings})
     again = train_one(experiment, path, ())
     return compare_outcomes(opened, done, open_run(again.path), again.result)
 
@@ -126,5 +130,3 @@ def _same(first: Any, second: Any) -> bool:
     if isinstance(first, float) and isinstance(second, float) and math.isnan(first) and math.isnan(second):
         return True
     return bool(first == second)
-
-

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def components(
-    name: Annotated[str | None, typer.Argument(help="A component, or a kind: model, optimizer, loss, …", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A component, or a kind: model, optimizer, loss, …", show_default=False)
+    ] = None,
     patch: Annotated[list[Path] | None, typer.Option("--patch", help="Patch file to look into first.")] = None,
     json: Json = False,
 ) -> None:
@@ -35,7 +37,8 @@ def components(
             kind = entry.kind
             typer.echo(f"{kind}:")
         arguments = ", ".join(
-            argument.name if argument.required else f"{argument.name}={argument.default}" for argument in entry.arguments
+            argument.name if argument.required else f"{argument.name}={argument.default}"
+            for argument in entry.arguments
         )
         typer.echo(f"  {entry.name}" if detailed else f"  {entry.name}({arguments})")
         if detailed:

@@ -16,9 +16,13 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    source: Annotated[Path, typer.Argument(help="Run directory, or an experiment file with --weights.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="Run directory, or an experiment file with --weights.", show_default=False)
+    ],
     weights: Annotated[Path | None, typer.Option("--weights", "-w", help="Weights file (.safetensors or .pt).")] = None,
-    splits: Annotated[list[str] | None, typer.Option("--split", help="Split to score; may be repeated. Default: all.")] = None,
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", help="Split to score; may be repeated. Default: all.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores per split and case.")] = None,
     overrides: Set = None,
     json: Json = False,

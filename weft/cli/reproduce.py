@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def reproduce(
     run: RunPath,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Directory of the new run; by default beside the old.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory of the new run; by default beside the old.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train RUN again from its own directory and compare weights, history and scores; exit code 1 when they differ."""

@@ -15,7 +15,8 @@ def register(app: typer.Typer) -> None:
 def show(file: File, overrides: Set = None, json: Json = False) -> None:
     """Check the experiment in FILE and print it with all defaults filled in, and its fingerprint.
 
-    The fingerprint needs a digest of the data; it is taken where it was made before (by training), else the page says so.
+    The fingerprint needs a digest of the data; it is taken where it was made before (by training), else the page says
+    so.
     """
     from weft.actions import show as action
 

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def train(
     file: Annotated[Path | None, typer.Argument(help="Experiment file (.yaml or .py).", show_default=False)] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", "-r", help="Go on with the run in this directory.")] = None,
     overrides: Set = None,
     json: Json = False,

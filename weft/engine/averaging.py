@@ -26,7 +26,7 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take one step's weights into the average."""
-        averages = list(self.module.parameters())
-        torch._foreach_lerp_(averages, [p.detach() for p in model.parameters()], 1.0 - self.decay)
+        averages = [parameter.detach() for parameter in self.module.parameters()]
+        torch._foreach_lerp_(averages, [parameter.detach() for parameter in model.parameters()], 1.0 - self.decay)
         for average, live in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(live)

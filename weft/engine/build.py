@@ -84,7 +84,8 @@ def build_run(
     steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
     total_steps = training.steps or max(training.epochs * steps_per_epoch, 1)
     schedules = {
-        name: _schedule(experiment, namespace, optimizer, total_steps, steps_per_epoch) for name, optimizer in optimizers.items()
+        name: _schedule(experiment, namespace, optimizer, total_steps, steps_per_epoch)
+        for name, optimizer in optimizers.items()
     }
     splits = score_splits(experiment, data, task, namespace)
     state = TrainingState(
@@ -93,8 +94,9 @@ def build_run(
         average=MovingAverage(model, training.ema.decay) if training.ema is not None else None, strategy=strategy,
     )  # fmt: skip
     return Run(
-        state=state, task=task, plan=plan, train=train, splits=splits, cases=list(data.splits["train"].cases) if train else [],
-        name=experiment.name, path=path, history=history, observers=Observers(list(observers)),
+        state=state, task=task, plan=plan, train=train, splits=splits,
+        cases=list(data.splits["train"].cases) if train is not None else [], name=experiment.name, path=path,
+        history=history, observers=Observers(list(observers)),
         checkpoints=checkpoints if checkpoints is not None else CheckpointMemory(),
         interruption=interruption if interruption is not None else Interruption(),
         participants=participants, participant=participant,
@@ -113,7 +115,9 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.type == "cuda" and (device.index or 0) >= count) or (device.type == "mps" and not torch.backends.mps.is_available()):
+    if (device.type == "cuda" and (device.index or 0) >= count) or (
+        device.type == "mps" and not torch.backends.mps.is_available()
+    ):
         raise ConfigError(
             f"run.device is {name}, but this machine has {f'{count} CUDA devices' if count else 'no such device'}",
             "use `run.device: auto`",
@@ -157,7 +161,8 @@ def build_task(experiment: Experiment, namespace: Namespace) -> tuple[Task, Any]
 
 
 def class_names_of(task: Task, model: nn.Module, data: Data, plan: Plan) -> list[str] | None:
-    """Names for classes that the data do not tell (labels inside images, any torch dataset): one per output of the model.
+    """Names for classes that the data do not tell (labels inside images, any torch dataset): one per output of the
+    model.
 
     The model is asked about one item, in evaluation mode; neither its state nor the random generators are moved.
     """
@@ -205,7 +210,7 @@ def score_splits(
 ) -> dict[str, ScoredSplit]:
     """Loaders and score books of the splits that can be scored, in the order train, validation, test."""
     names = [name for name in ("train", "validation", "test") if name in data.splits and (only is None or name in only)]
-    splits = {}
+    splits: dict[str, ScoredSplit] = {}
     for name in names:
         loader = _loader(experiment, data, name, namespace, training=False)
         splits[name] = ScoredSplit(loader, build_book(experiment, task, namespace), list(data.splits[name].cases))

@@ -102,7 +102,9 @@ class CheckpointFolder:
 
     def _files(self, kind: str) -> list[Path]:
         """Checkpoints of a kind, newest first."""
-        found = [file for file in self.folder.iterdir() if (match := _NAME.fullmatch(file.name)) and match["kind"] == kind]
+        found = [
+            file for file in self.folder.iterdir() if (match := _NAME.fullmatch(file.name)) and match["kind"] == kind
+        ]
         return sorted(found, key=_step, reverse=True)
 
     def _newest(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Any] | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from weft.engine.seeding import outer_randomness_kept
 
-# Below so many numbers in a batch of inputs, threads cost more than they bring: their barriers spin, and on a busy machine
-# an epoch becomes ten times slower and more.
+# Below so many numbers in a batch of inputs, threads cost more than they bring: their barriers spin, and on a busy
+# machine an epoch becomes ten times slower and more.
 SMALL_BATCH = 65_536
 
 
@@ -30,12 +31,14 @@ def reproducible(*, threads: int, deterministic: bool, device: torch.device) -> 
 
     Args:
         threads: threads of an operation on the CPU. Their number decides in which parts sums are taken, so about bits.
-        deterministic: refuse kernels that are not deterministic. On the CPU all that matter are, so nothing is changed there.
+        deterministic: refuse kernels that are not deterministic. On the CPU all that matter are, so nothing is
+            changed there.
         device: where the run computes.
     """
     threads_before = torch.get_num_threads()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
-    fill_before = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic  # its one attribute is made at run time
+    fill_before = settings.fill_uninitialized_memory
     benchmark_before = torch.backends.cudnn.benchmark
     with outer_randomness_kept():
         try:
@@ -43,7 +46,7 @@ def reproducible(*, threads: int, deterministic: bool, device: torch.device) -> 
             if device.type == "cuda" and deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)
-                torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
+                settings.fill_uninitialized_memory = False  # a debugging aid that costs time
                 torch.backends.cudnn.benchmark = False
             elif device.type == "cuda":
                 torch.backends.cudnn.benchmark = True
@@ -51,5 +54,5 @@ def reproducible(*, threads: int, deterministic: bool, device: torch.device) -> 
         finally:
             torch.set_num_threads(threads_before)
             torch.use_deterministic_algorithms(deterministic_before)
-            torch.utils.deterministic.fill_uninitialized_memory = fill_before
+            settings.fill_uninitialized_memory = fill_before
             torch.backends.cudnn.benchmark = benchmark_before

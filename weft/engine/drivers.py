@@ -1,8 +1,8 @@
 """Drivers: who resumes a run's generator, and what a collective means to them.
 
-`drive_alone` serves one participant; `Together` runs several in one process, in turns. Both hold the contract: a collective is
-never asked inside a context that changes grad mode, autocast, inference mode or default dtype; the end is a typed result; a
-failure is handed to everybody and every generator is closed.
+`drive_alone` serves one participant; `Together` runs several in one process, in turns. Both hold the contract: a
+collective is never asked inside a context that changes grad mode, autocast, inference mode or default dtype; the end
+is a typed result; a failure is handed to everybody and every generator is closed.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class JournalEntry:
 class Journal:
     """All collectives since the participant's last saved boundary: enough to bring it back to where it died.
 
-    Replaying feeds the recorded answers to a generator that starts at the boundary; what had been asked but not answered is
-    asked again from here, not recomputed.
+    Replaying feeds the recorded answers to a generator that starts at the boundary; what had been asked but not
+    answered is asked again from here, not recomputed.
     """
 
     entries: list[JournalEntry] = field(default_factory=list)
@@ -147,7 +147,12 @@ class Participant:
     def _id_of(self, collective: Collective) -> CollectiveId:
         position = self._position()
         return CollectiveId(
-            position.epoch, position.step, len(self.journal.entries), collective.kind, collective.tag, shapes_of(collective)
+            position.epoch,
+            position.step,
+            len(self.journal.entries),
+            collective.kind,
+            collective.tag,
+            shapes_of(collective),
         )
 
 
@@ -192,7 +197,7 @@ class Together:
                 continue  # it was brought back and is asking already
             try:
                 self._note(participant.name, participant.advance(pending.answer if pending is not None else None))
-            except Exception as error:  # noqa: BLE001 - what was agreed (a stop) must reach everybody before it is raised
+            except Exception as error:
                 errors.append(error)
         if errors:
             raise errors[0]
@@ -200,7 +205,8 @@ class Together:
         if ended and len(ended) < len(self.participants):
             others = [name for name in self.waiting if name not in ended]
             raise ProtocolError(
-                f"{', '.join(ended)} ended while {', '.join(others)} still asks for {self.waiting[others[0]].id.describe()}",
+                f"{', '.join(ended)} ended while {', '.join(others)} still asks for "
+                f"{self.waiting[others[0]].id.describe()}",
                 "participants must decide alike: look for decisions from local data in a strategy or task",
             )
         return not ended
@@ -213,7 +219,8 @@ class Together:
             mine = (entry.id.epoch, entry.id.step, entry.id.kind, entry.id.tag, entry.id.shapes)
             if mine != (first.epoch, first.step, first.kind, first.tag, first.shapes):
                 raise ProtocolError(
-                    f"'{self.participants[0].name}' asks for {first.describe()}, '{participant.name}' for {entry.id.describe()}",
+                    f"'{self.participants[0].name}' asks for {first.describe()}, "
+                    f"'{participant.name}' for {entry.id.describe()}",
                     "participants must yield the same collectives in the same order",
                 )
         answer = combine([entry.asked for entry in entries])
@@ -241,7 +248,7 @@ class Together:
                 continue
             try:
                 steps.throw(error)
-            except BaseException as answer:  # noqa: BLE001 - each answers with the error it was handed, or its own end
+            except BaseException as answer:
                 if answer is not error and not isinstance(answer, StopIteration) and answer.__context__ is None:
                     error.add_note(f"participant '{participant.name}' also failed: {answer!r}")
             finally:
@@ -262,13 +269,15 @@ def _modes() -> tuple[object, ...]:
 def _check_modes(before: tuple[object, ...], collective: Collective) -> None:
     if _modes() != before:
         raise ProtocolError(
-            f"the collective '{collective.tag}' was asked inside a context that changes grad mode, autocast, inference mode, "
-            "default dtype or determinism",
+            f"the collective '{collective.tag}' was asked inside a context that changes grad mode, autocast, "
+            "inference mode, default dtype or determinism",
             "leave the `with` block before yielding: another participant would inherit it",
         )
 
 
 def _typed(value: object, who: str) -> RunResult:
     if not isinstance(value, RunResult):
-        raise ProtocolError(f"{who} ended with a {type(value).__name__} instead of a RunResult", "return RunResult(...)")
+        raise ProtocolError(
+            f"{who} ended with a {type(value).__name__} instead of a RunResult", "return RunResult(...)"
+        )
     return value

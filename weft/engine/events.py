@@ -1,4 +1,6 @@
-"""What a run tells those who watch it. An observer sees everything and decides nothing: a run is the same without it."""
+"""What a run tells those who watch it. An observer sees everything and decides nothing: a run is the same without
+it.
+"""
 
 from __future__ import annotations
 

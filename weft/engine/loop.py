@@ -10,28 +10,30 @@
         row of the history; learning rate; best epoch; early stopping; save
     score every split with the weights of the best epoch
 
-It is a generator: where participants must agree it yields a collective and is resumed with the answer (collectives.py), and
-whoever drives it decides what that means (drivers.py). State exists at boundaries only (state.py); never yield inside a
-`with` that changes modes.
+It is a generator: where participants must agree it yields a collective and is resumed with the answer
+(collectives.py), and whoever drives it decides what that means (drivers.py). State exists at boundaries only
+(state.py); never yield inside a `with` that changes modes.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import math
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Sum
 from weft.engine.events import RunResult
-from weft.engine.run import Run, SplitScores
+from weft.engine.run import PendingLoss, Run, SplitScores
 from weft.engine.scoring import score_split, weights_sha256
 from weft.engine.state import EpochSums
-from weft.engine.stepping import StepLoss, take_step
+from weft.engine.stepping import StepLoss, not_finite, take_step
 from weft.errors import NotFiniteError, Stopped
 
 Steps = Generator[Collective, Answer, RunResult]
@@ -75,7 +77,7 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
             break
         done = yield from take_step(run, window or ())
         failed = not done.finite
-        _count(run, done, batches=len(window or ()))
+        _count(run, done, window or ())
         if state.strategy is not None and _round_ends(run):
             yield from state.strategy.end_of_round(state.model)
         if run.alone:
@@ -83,7 +85,9 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
         if decision.stop:
             _stop(run)
         if decision.save:
+            settle(run)
             run.save()
+    settle(run)
     if state.strategy is not None and state.strategy.steps_per_round is None:
         yield from state.strategy.end_of_round(state.model)
 
@@ -111,7 +115,7 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
         names = [str(number) for number, flag in enumerate(failures.tolist()) if flag]
         raise NotFiniteError(
             f"the loss of participant {', '.join(names)} was not finite in step {run.state.position.step}",
-            f"last good checkpoint: {run.last_good()}; look at the data of this participant, or lower the learning rate",
+            f"look at its data, or lower the learning rate; last good checkpoint: {run.last_good()}",
         )
     some, interrupted, due = (int(flag) for flag in answer)
     return Decision(more=some > 0, stop=interrupted > 0, save=due > 0)
@@ -192,13 +196,19 @@ class Clock:
 def prepare_modules(run: Run) -> None:
     """Training mode, with what is frozen in this epoch frozen: a function of the epoch, so it needs no state.
 
-    A module whose own parameters are all frozen stays in evaluation mode, so that its running statistics do not drift unseen.
+    A module whose own parameters are all frozen stays in evaluation mode, so that its running statistics do not drift
+    unseen.
     """
     run.state.prepared.train()
     plan = run.plan
     if not plan.freeze:
         return
-    thawed = [pattern for epoch, patterns in plan.unfreeze.items() if epoch <= run.state.position.epoch + 1 for pattern in patterns]
+    thawed = [
+        pattern
+        for epoch, patterns in plan.unfreeze.items()
+        if epoch <= run.state.position.epoch + 1
+        for pattern in patterns
+    ]
     for name, parameter in run.state.model.named_parameters():
         frozen = _matches(name, plan.freeze) and not _matches(name, thawed)
         parameter.requires_grad_(not frozen)
@@ -218,15 +228,37 @@ def _has_statistics(module: nn.Module) -> bool:
     return any(True for _ in module.buffers(recurse=False))
 
 
-def _count(run: Run, done: StepLoss, batches: int) -> None:
+def _count(run: Run, done: StepLoss, window: tuple[Batch, ...]) -> None:
     position, sums = run.state.position, run.state.sums
-    position.batch += batches
+    position.batch += len(window)
     position.step += 1
+    sums.items += done.items
+    if isinstance(done.loss, Tensor):
+        run.pending.append(PendingLoss(position.step, done.loss, done.weight, [batch.index for batch in window]))
+        run.tell_step(done.items, settle(run) if position.step % run.plan.log_every == 0 else None)
+        return
     if done.finite:
         sums.loss += done.loss * done.weight
         sums.weight += done.weight
-    sums.items += done.items
     run.tell_step(done.items, done.loss)
+
+
+def settle(run: Run) -> float | None:
+    """Fetch the losses that lie on the accelerator, in one go, into the epoch's sums; returns the newest.
+
+    Raises:
+        NotFiniteError: one of them is not finite.
+    """
+    if not run.pending:
+        return None
+    pending, run.pending = run.pending, []
+    values: list[float] = torch.stack([entry.loss for entry in pending]).tolist()
+    for entry, value in zip(pending, values, strict=True):
+        if not math.isfinite(value):
+            raise not_finite(run, torch.cat(entry.rows).tolist(), value, entry.step)
+        run.state.sums.loss += value * entry.weight
+        run.state.sums.weight += entry.weight
+    return values[-1]
 
 
 def _round_ends(run: Run) -> bool:
@@ -271,6 +303,7 @@ def _row(run: Run, scored: bool) -> tuple[dict[str, Any], float | None]:
 
 
 def _stop(run: Run) -> None:
+    settle(run)
     run.save()
     raise _stopped(run)
 
@@ -279,4 +312,6 @@ def _stopped(run: Run) -> Stopped:
     reason = run.interruption.received or "another participant"
     position = run.state.position
     resume = f"weft train --resume {run.path}" if run.path is not None else "the saved state"
-    return Stopped(f"stopped by {reason} in epoch {position.epoch + 1} after step {position.step}", f"resume with: {resume}")
+    return Stopped(
+        f"stopped by {reason} in epoch {position.epoch + 1} after step {position.step}", f"resume with: {resume}"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weft.data import Batch, Loader
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
@@ -69,8 +69,20 @@ class SplitScores:
     rows: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class PendingLoss:
+    """The loss of a step that still lies on the accelerator, and the rows it came from."""
+
+    step: int
+    loss: Tensor
+    weight: float
+    rows: list[Tensor]
+
+
 class Observers:
-    """Hands events to observers. One that raises is taken out with a warning: watching must not cost a night of training."""
+    """Hands events to observers. One that raises is taken out with a warning: watching must not cost a night of
+    training.
+    """
 
     def __init__(self, observers: list[Observer]) -> None:
         self.observers = list(observers)
@@ -82,7 +94,7 @@ class Observers:
                 getattr(observer, event)(*arguments)
             except Stopped:
                 raise
-            except Exception as error:  # noqa: BLE001 - user code of any kind; the run goes on without it
+            except Exception as error:
                 self.observers.remove(observer)
                 logger.warning(
                     "observer %s failed in %s and is left out from here on: %r", type(observer).__name__, event, error
@@ -119,6 +131,7 @@ class Run:
     participant: int = 0
     resumed: bool = False
     on_saved: Callable[[], None] = lambda: None
+    pending: list[PendingLoss] = field(default_factory=list)
     final: dict[str, SplitScores] = field(default_factory=dict)
     last_save: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
@@ -128,10 +141,17 @@ class Run:
         """Whether there is nobody to agree with."""
         return self.participants == 1
 
+    @property
+    def defers_losses(self) -> bool:
+        """Whether losses are looked at now and then only, since each look makes an accelerator wait."""
+        return self.alone and self.plan.device.type != "cpu"
+
     # --- data ---------------------------------------------------------------------------------------------------------
 
     def windows(self) -> Iterator[tuple[Batch, ...]]:
-        """The rest of the epoch in windows of `accumulate` batches, each one optimizer step; the last may be shorter."""
+        """The rest of the epoch in windows of `accumulate` batches, each one optimizer step; the last may be
+        shorter.
+        """
         if self.train is None:
             return iter(())
         position = self.state.position
@@ -156,7 +176,7 @@ class Run:
         """Optimizer steps of an epoch at this participant."""
         return -(-len(self.train) // self.plan.accumulate) if self.train is not None else 0
 
-    # --- saving ---------------------------------------------------------------------------------------------------------
+    # --- saving -------------------------------------------------------------------------------------------------------
 
     def save_is_due(self) -> bool:
         """Whether a save inside the epoch is due, by steps or by this participant's clock."""
@@ -188,10 +208,16 @@ class Run:
     def require_finite_weights(self) -> None:
         """Refuse to keep a state that is already lost."""
         parameters = [parameter.detach() for parameter in self.state.model.parameters() if parameter.numel()]
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm(parameters, float("inf"))]) if parameters else None
+        norms = (
+            torch.stack([norm.float() for norm in torch._foreach_norm(parameters, float("inf"))])
+            if parameters
+            else None
+        )
         if norms is None or bool(torch.isfinite(norms).all()):
             return
-        names = [name for name, parameter in self.state.model.named_parameters() if not bool(torch.isfinite(parameter).all())]
+        names = [
+            name for name, parameter in self.state.model.named_parameters() if not bool(torch.isfinite(parameter).all())
+        ]
         raise NotFiniteError(
             f"weights are not finite after step {self.state.position.step}: {', '.join(names[:3])}"
             f"{' …' if len(names) > 3 else ''}; last good checkpoint: {self.last_good()}",
@@ -202,7 +228,7 @@ class Run:
         """The newest saved state, in words."""
         return f"the one under {self.path / 'checkpoints'}" if self.path is not None else "kept in memory"
 
-    # --- telling --------------------------------------------------------------------------------------------------------
+    # --- telling ------------------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
         """Tell observers that the run begins or goes on."""
@@ -212,8 +238,8 @@ class Run:
             "on_start",
             Start(
                 run_path=self.path, name=self.name, epochs=self.plan.epochs, steps_per_epoch=self.steps_per_epoch,
-                epoch=state.position.epoch, step=state.position.step, parameters=parameters, device=str(self.plan.device),
-                monitor=state.best.metric, resumed=self.resumed,
+                epoch=state.position.epoch, step=state.position.step, parameters=parameters,
+                device=str(self.plan.device), monitor=state.best.metric, resumed=self.resumed,
             ),
         )  # fmt: skip
 
@@ -248,8 +274,8 @@ class Run:
         """The result, after scoring."""
         state = self.state
         return RunResult(
-            status="finished", epochs=state.position.epoch, steps=state.position.step, seconds=time.monotonic() - self.started,
-            scores={name: split.scores for name, split in self.final.items()},
+            status="finished", epochs=state.position.epoch, steps=state.position.step,
+            seconds=time.monotonic() - self.started, scores={name: split.scores for name, split in self.final.items()},
             best_epoch=None if state.best.epoch is None else state.best.epoch + 1, best_value=state.best.value,
             skipped_items=list(self.train.skipped_items) if self.train is not None else [],
         )  # fmt: skip

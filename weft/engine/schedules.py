@@ -14,8 +14,8 @@ PER_STEP = {"OneCycleLR", "CyclicLR"}
 class Schedule:
     """The learning rate of one optimizer over the run.
 
-    Warm-up multiplies the rate by (step + 1) / warmup_steps for the first `warmup_steps` steps (Goyal et al., 2017); it is
-    applied around the optimizer's step, so it combines with every scheduler.
+    Warm-up multiplies the rate by (step + 1) / warmup_steps for the first `warmup_steps` steps (Goyal et al., 2017);
+    it is applied around the optimizer's step, so it combines with every scheduler.
 
     Args:
         optimizer: whose rate it sets.
@@ -24,7 +24,9 @@ class Schedule:
         warmup_steps: number of warm-up steps, 0 for none.
     """
 
-    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None, *, per_step: bool, warmup_steps: int = 0) -> None:
+    def __init__(
+        self, optimizer: Optimizer, scheduler: LRScheduler | None, *, per_step: bool, warmup_steps: int = 0
+    ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.per_step = per_step and scheduler is not None

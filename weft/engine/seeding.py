@@ -22,20 +22,26 @@ def participant_seed(seed: int, participant: int) -> int:
 def seed_everything(seed: int) -> None:
     """Seed torch (all devices), NumPy and `random`."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - user code draws from the global generator
     random.seed(seed)
 
 
 def random_state() -> dict[str, Any]:
     """The state of all global generators as tensors, numbers and strings (loads with `weights_only=True`)."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "random": [version, torch.tensor(internal, dtype=torch.int64), gauss],
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = [device_state.clone() for device_state in torch.cuda.get_rng_state_all()]
     return state
 
@@ -44,7 +50,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put all global generators back into `state` (from `random_state`)."""
     torch.set_rng_state(state["torch"])
     name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     version, internal, gauss = state["random"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     if "cuda" in state and torch.cuda.is_available():

@@ -38,7 +38,9 @@ class Position:
 
 @dataclass(slots=True)
 class EpochSums:
-    """What the history row of the running epoch is made of; part of the state, so that a resumed epoch has the same row."""
+    """What the history row of the running epoch is made of; part of the state, so that a resumed epoch has the same
+    row.
+    """
 
     loss: float = 0.0
     weight: float = 0.0
@@ -55,8 +57,8 @@ class EpochSums:
 class TrainingState:
     """The state of one participant of a run.
 
-    `model` is the module as the user wrote it; `prepared` is what is called (compiled or wrapped), sharing its parameters.
-    `networks` names the parts that have an optimizer of their own.
+    `model` is the module as the user wrote it; `prepared` is what is called (compiled or wrapped), sharing its
+    parameters. `networks` names the parts that have an optimizer of their own.
     """
 
     model: nn.Module
@@ -122,7 +124,8 @@ class TrainingState:
                 schedule.load_state_dict(state["schedules"][name])
         except (RuntimeError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"the checkpoint does not fit this experiment: {error}", "resume with the experiment file of the run directory"
+                f"the checkpoint does not fit this experiment: {error}",
+                "resume with the experiment file of the run directory",
             ) from error
         if self.scaler is not None and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])

@@ -27,9 +27,13 @@ Exchange = Generator[Collective, Answer, "StepLoss"]
 
 @dataclass(slots=True)
 class StepLoss:
-    """What a step contributes to the epoch: the mean loss over its window (summed over updates), its weight and items."""
+    """What a step contributes to the epoch: the mean loss over its window (summed over updates), its weight and
+    items.
 
-    loss: float = 0.0
+    On an accelerator the loss stays there as a tensor: looking at it would make the processor wait for every step.
+    """
+
+    loss: float | Tensor = 0.0
     weight: float = 0.0
     items: int = 0
     finite: bool = True
@@ -43,7 +47,7 @@ def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
     """
     done = StepLoss()
     totals = dict.fromkeys(run.task.updates, 0.0)
-    losses = dict.fromkeys(run.task.updates, 0.0)
+    losses: dict[str, float | Tensor] = dict.fromkeys(run.task.updates, 0.0)
     if not window:
         for optimizer in run.state.optimizers.values():
             optimizer.zero_grad()
@@ -66,10 +70,10 @@ def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
                     f"where it declares an update of '{network}'",
                     f"training_step must yield one Update per name in `updates`, in this order: {run.task.updates}",
                 )
-            value = update.loss.item()
-            if not math.isfinite(value):
+            value = update.loss.detach() if run.defers_losses else update.loss.item()
+            if isinstance(value, float) and not math.isfinite(value):
                 if run.alone:
-                    raise not_finite(run, raw, value)
+                    raise not_finite(run, raw.index.tolist(), value, run.state.position.step + 1)
                 done.finite = False
             if number == 0:
                 run.state.optimizers[network].zero_grad()
@@ -101,7 +105,7 @@ def _backward(run: Run, update: Update, scale: float | None) -> None:
         loss = scaler.scale(loss)
     if len(run.task.updates) == 1:
         loss.backward()  # type: ignore[no-untyped-call]
-    else:  # an update reaches the parameters of its own network only: a generator's loss must not move the discriminator
+    else:  # an update reaches its own network only: a generator's loss must not move the discriminator
         loss.backward(inputs=trainable(run, update.network))  # type: ignore[no-untyped-call]
 
 
@@ -152,14 +156,12 @@ def _apply(run: Run, network: str, weight: float) -> Generator[Collective, Answe
     schedule.after_step()
 
 
-def not_finite(run: Run, batch: Batch, value: float) -> NotFiniteError:
+def not_finite(run: Run, rows: list[int], value: float, step: int) -> NotFiniteError:
     """The error for a loss that is not finite, with the rows of its batch."""
-    position = run.state.position
-    rows = batch.index.tolist()
     names = [run.cases[row] if row < len(run.cases) else str(row) for row in rows]
     shown = ", ".join(names[:16]) + (" …" if len(names) > 16 else "")
     return NotFiniteError(
-        f"the loss is {value} in epoch {position.epoch + 1}, step {position.step + 1}; items of the batch: {shown}; "
+        f"the loss is {value} in epoch {run.state.position.epoch + 1}, step {step}; items of the batch: {shown}; "
         f"last good checkpoint: {run.last_good()}",
-        "look at these items (`weft show` names the data), lower the learning rate, or clip gradients (training.clip_norm: 1.0)",
+        "look at these items, lower the learning rate, or clip gradients (training.clip_norm: 1.0)",
     )

@@ -80,7 +80,8 @@ class Strategy:
 class AverageGradients(Strategy):
     """Weighted mean of all participants' gradients at every step: pooled training, seen from inside one participant.
 
-    Each participant sends its gradients times the weight of its batch, and the weight: (parameters + 1) numbers per step.
+    Each participant sends its gradients times the weight of its batch, and the weight: (parameters + 1) numbers per
+        step.
     """
 
     def average_gradients(self, gradients: Gradients) -> Exchange:

@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ConfigError(
             f"weights file {path} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}",
-            "give a .safetensors file, or a .pt file with nothing but a state dict (objects are refused: they could run code)",
+            "give a .safetensors file, or a .pt file with a state dict only (objects could run code: refused)",
         ) from error
     for key in ("model", "state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -61,7 +61,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ConfigError(f"the weights in {path} do not fit the model: {error}", "evaluate with the model they were trained with") from error
+        raise ConfigError(
+            f"the weights in {path} do not fit the model: {error}", "evaluate with the model they were trained with"
+        ) from error
 
 
 def load_pretrained(model: nn.Module, path: Path) -> None:
@@ -69,8 +71,16 @@ def load_pretrained(model: nn.Module, path: Path) -> None:
     weights, own = read_weights(path), model.state_dict()
     fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
     if not fitting:
-        raise ConfigError(f"none of the {len(weights)} tensors in {path} fits the model", "check that it is the same architecture")
+        raise ConfigError(
+            f"none of the {len(weights)} tensors in {path} fits the model", "check that it is the same architecture"
+        )
     left = sorted(set(own) - set(fitting))
     if left:
-        logger.warning("pretrained weights %s leave %d of %d tensors as initialised: %s", path, len(left), len(own), ", ".join(left[:8]))
+        logger.warning(
+            "pretrained weights %s leave %d of %d tensors as initialised: %s",
+            path,
+            len(left),
+            len(own),
+            ", ".join(left[:8]),
+        )
     model.load_state_dict(own | fitting)

@@ -1,4 +1,6 @@
-"""What a batch means: loss, predictions, scores. Classification, regression, segmentation, and the base class for own tasks."""
+"""What a batch means: loss, predictions, scores. Classification, regression, segmentation, and the base class for
+own tasks.
+"""
 
 from weft.tasks.base import Task
 from weft.tasks.classification import Classification

@@ -1,5 +1,6 @@
-"""What a batch means: the base class of tasks. A task holds no model; it is handed the one to use (prepared for the device,
-compiled or wrapped) with every batch."""
+"""What a batch means: the base class of tasks. A task holds no model; it is handed the one to use (prepared for the
+device, compiled or wrapped) with every batch.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Task:
     """Base class of tasks: a supervised one with a single loss and a single optimizer.
 
-    Own tasks override what differs. With several networks, override `updates`, `networks` and `training_step`; a generator that
-    yields one `Update` per name in `updates` computes each forward after the step before it.
+    Own tasks override what differs. With several networks, override `updates`, `networks` and `training_step`; a
+    generator that yields one `Update` per name in `updates` computes each forward after the step before it.
 
     Attributes:
         updates: names of the networks that are updated in a step, in order.
@@ -81,9 +82,12 @@ class Task:
             return Evaluation(outputs, None, None, batch.size)
         targets = self.targets_for_loss(outputs, batch)
         return Evaluation(
-            outputs, self.targets_for_scores(batch), self.loss_of(outputs, targets), float(self.weight(outputs, targets, batch)),
-            spacing=getattr(batch, "spacing", None),
-        )  # fmt: skip
+            outputs,
+            self.targets_for_scores(batch),
+            self.loss_of(outputs, targets),
+            float(self.weight(outputs, targets, batch)),
+            spacing=batch.spacing,
+        )
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Outputs of the model and, where it returns `(output, regularization_loss)`, its regularisation."""
@@ -116,7 +120,9 @@ class Task:
         """What the mean loss is a mean over; items unless the loss weighs classes or leaves items out."""
         class_weights = getattr(self.loss, "weight", None)
         ignored = getattr(self.loss, "ignore_index", -100)
-        if isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) and (isinstance(class_weights, Tensor) or ignored != -100):
+        if isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) and (
+            isinstance(class_weights, Tensor) or ignored != -100
+        ):
             kept = targets[targets != ignored]
             return class_weights[kept].sum() if isinstance(class_weights, Tensor) else float(kept.numel())
         return float(batch.size)
@@ -133,7 +139,9 @@ class Task:
             gather: whether predictions may be gathered where a score does not follow from sums.
         """
         chosen = list(self.default_metrics) if metrics is None else list(metrics)
-        return build_scores(chosen, kind=self.score_kind, classes=self.classes, class_names=self.class_names, gather=gather)
+        return build_scores(
+            chosen, kind=self.score_kind, classes=self.classes, class_names=self.class_names, gather=gather
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Memory of the task itself, if it has any: tensors, numbers, strings, lists and dicts."""

@@ -18,8 +18,8 @@ KINDS = ("auto", "binary", "multiclass", "multilabel")
 class Classification(Task):
     """One class, or several labels, per item.
 
-    A model with one output is trained as binary with BCE on the logit; one output per class with cross entropy; multilabel with
-    BCE per label.
+    A model with one output is trained as binary with BCE on the logit; one output per class with cross entropy;
+    multilabel with BCE per label.
 
     Args:
         kind: "binary", "multiclass", "multilabel", or "auto": binary for two classes, else multiclass.
@@ -90,6 +90,3 @@ class Classification(Task):
                 "give the model one output per label, or one per class",
             )
         return targets.reshape(wanted).to(outputs.dtype if outputs.dtype == torch.float64 else torch.float32)
-
-
-

@@ -16,8 +16,8 @@ from weft.tasks.base import Loss, Task
 class Segmentation(Task):
     """One class per pixel or voxel; class 0 is background.
 
-    Models give logits [n, classes, ...]; targets are [n, 1, ...] or [n, ...]. Losses of torch that take indices get [n, ...],
-    all others (MONAI's) get [n, 1, ...]. Without a named loss: cross entropy plus soft Dice.
+    Models give logits [n, classes, ...]; targets are [n, 1, ...] or [n, ...]. Losses of torch that take indices get
+    [n, ...], all others (MONAI's) get [n, 1, ...]. Without a named loss: cross entropy plus soft Dice.
 
     Args:
         classes: number of classes with background; None takes it from the model's outputs.
@@ -77,7 +77,7 @@ def cross_entropy_and_dice(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     if int(targets.max()) >= outputs.shape[1] or int(targets.min()) < 0:
         raise DataError(
-            f"labels run from {int(targets.min())} to {int(targets.max())}, but the model has {outputs.shape[1]} output channels",
+            f"labels are {int(targets.min())} to {int(targets.max())}, but the model has {outputs.shape[1]} outputs",
             f"give the model at least {int(targets.max()) + 1} output channels, or map the labels (0 is background)",
         )
     entropy = functional.cross_entropy(outputs, targets)

@@ -14,8 +14,8 @@ class Update:
 
     Args:
         loss: scalar, the mean over whatever `weight` counts.
-        weight: normaliser of the loss: items, voxels, or the sum of class weights. Used wherever losses of several batches or
-            participants are combined, and only there.
+        weight: normaliser of the loss: items, voxels, or the sum of class weights. Used wherever losses of several
+            batches or participants are combined, and only there.
         network: the network (and so the optimizer) that this update trains; see `Task.networks`.
     """
 
