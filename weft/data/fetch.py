@@ -15,7 +15,7 @@ from weft.data.samples import Sample, samples_of
 from weft.errors import DataError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchKey:
     """What a batch consists of; travels from the sampler to whoever loads it.
 
@@ -33,9 +33,9 @@ class BatchKey:
 class Fetcher:
     """Loads batches of a map-style dataset, in this process or in a loader worker: with the same result.
 
-    An item that draws nothing random is loaded as it is. Where a batch drew from a global generator (which is noticed
-    afterwards), the generators are put back and the batch is loaded again, each item with a seed of its own; from
-    then on every item of this dataset is. Datasets that hold generators are seeded from the start.
+    Items that draw nothing random are loaded as they are. Where a batch drew from a global generator, which is noticed
+    afterwards, the generator is put back and the batch is loaded again, each item with a seed of its own; from then on
+    that generator is seeded for every item. Generators that the dataset holds are seeded from the start.
 
     Args:
         dataset: `__getitem__(row)`, or also `__getitems__(rows)`.
@@ -62,7 +62,6 @@ class Fetcher:
         self.skipped: dict[int, str] = {}
         self._many = callable(getattr(dataset, "__getitems__", None))
         self._state: tuple[GlobalRandomness, ItemGenerators] | None = None  # of the process that loads
-        self._keyed = False
         self._first = True
         self._empty: Batch | None = None
 
@@ -90,32 +89,50 @@ class Fetcher:
         return self._collate(samples, index)
 
     def __getstate__(self) -> dict[str, Any]:  # a worker finds out about randomness for itself
-        return {**self.__dict__, "_state": None, "_keyed": False, "_first": True, "skipped": {}}
+        return {**self.__dict__, "_state": None, "_first": True, "skipped": {}}
 
     def _items(self, key: BatchKey) -> tuple[list[int], list[Any]]:
+        """Rows that could be loaded, and their items. Loaded anew whenever a generator turns out to have been drawn
+        from that was not seeded: three times at most, and never again for this dataset."""
+        while True:
+            randomness, generators = self._generators()
+            skipped = self.skipped.copy()
+            failure = None
+            randomness.mark()
+            try:
+                found = self._load_keyed(key) if randomness.drawn or generators else self._load_plain(key)
+            except (
+                Exception
+            ) as error:  # perhaps by an unseeded draw: that it fails must be decided by its own seed, too
+                failure = error
+            finally:
+                drawn_unseeded = randomness.notice()
+                randomness.restore()
+            if drawn_unseeded or (self._first and failure is None and self._has_made_generators()):
+                self.skipped = skipped
+                continue
+            if failure is not None:
+                raise failure
+            self._first = False
+            return found
+
+    def _generators(self) -> tuple[GlobalRandomness, ItemGenerators]:
         if self._state is None:
             self._state = GlobalRandomness(), ItemGenerators(self.dataset)
-            self._keyed = bool(self._state[1])
-        if self._keyed:
-            return self._items_keyed(key)
-        randomness = self._state[0]
-        randomness.mark()
-        try:
-            items = self._load_many(key.rows)
-        except Exception:  # found again, and told with its row, when the items are loaded one by one
-            randomness.restore()
-            return self._items_keyed(key)
-        if randomness.moved() or (self._first and self._has_made_generators()):
-            randomness.restore()
-            self._keyed = True
-            return self._items_keyed(key)
-        self._first = False
-        return key.rows, items
+        return self._state
 
     def _has_made_generators(self) -> bool:
-        assert self._state is not None
-        self._state = self._state[0], ItemGenerators(self.dataset)
-        return bool(self._state[1])
+        """Whether the dataset made a generator with its first item that it did not have before."""
+        randomness, before = self._generators()
+        after = ItemGenerators(self.dataset)
+        self._state = randomness, after
+        return len(after.found) > len(before.found)
+
+    def _load_plain(self, key: BatchKey) -> tuple[list[int], list[Any]]:
+        try:
+            return key.rows, self._load_many(key.rows)
+        except Exception:  # raised again, with the row, where the items are loaded one by one
+            return self._load_keyed(key)
 
     def _load_many(self, rows: list[int]) -> list[Any]:
         if self._many:
@@ -123,25 +140,20 @@ class Fetcher:
         dataset = self.dataset
         return [dataset[row] for row in rows]
 
-    def _items_keyed(self, key: BatchKey) -> tuple[list[int], list[Any]]:
-        assert self._state is not None
-        randomness, generators = self._state
+    def _load_keyed(self, key: BatchKey) -> tuple[list[int], list[Any]]:
+        randomness, generators = self._generators()
         rows, items = [], []
-        randomness.mark()
-        try:
-            for place, row in enumerate(key.rows):
-                seed = item_seed(self.seed, key.epoch, row, key.occurrences[place] if key.occurrences else 0)
-                randomness.seed(seed)
-                generators.seed(seed)
-                try:
-                    item = self._load_many([row])[0]
-                except Exception as error:
-                    self._bad(row, error)
-                    continue
-                rows.append(row)
-                items.append(item)
-        finally:
-            randomness.restore()
+        for place, row in enumerate(key.rows):
+            seed = item_seed(self.seed, key.epoch, row, key.occurrences[place] if key.occurrences else 0)
+            randomness.seed(seed)
+            generators.seed(seed)
+            try:
+                item = self._load_many([row])[0]
+            except Exception as error:
+                self._bad(row, error)
+                continue
+            rows.append(row)
+            items.append(item)
         return (key.rows, items) if len(rows) == len(key.rows) else (rows, items)
 
     def _bad(self, row: int, error: Exception) -> None:
@@ -196,7 +208,7 @@ class Fetcher:
         if self._empty is None:
             for row in range(len(self.dataset)):
                 keeps, self.skip_bad = self.skip_bad, True
-                rows, items = self._items_keyed(BatchKey(0, [row]))
+                rows, items = self._items(BatchKey(0, [row]))
                 self.skip_bad = keeps
                 if rows:
                     batch = self._collate(*self._samples(rows, items))
