@@ -1,0 +1,1 @@
+"""Measurements of Weft beside loops that other people write. Run `python benchmarks/loop.py --help`."""
