@@ -20,7 +20,7 @@ from weft.report.svg import (
 )
 from weft.report.words import number
 
-_WIDTH, _HEIGHT = 460.0, 270.0
+_WIDTH, _HEIGHT = 400.0, 250.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 40.0
 _MOST_POINTS = 400  # of a curve: more than that cannot be seen
 _MOST_MARKS = 40  # up to so many points each is marked
@@ -73,6 +73,7 @@ def line_chart(title: str, series: Sequence[Series], axes: Axes) -> str:
     width, height = (340.0, 330.0) if axes.square else (_WIDTH, _HEIGHT)
     rows = _legend_rows(drawn, width) if axes.legend else []
     top = _TOP + 18.0 * max(0, len(rows) - 1) if rows else 14.0
+    top += 14.0 if axes.marked_x is not None else 0.0  # a line of its own for the mark's name
     x = _x_scale(drawn, axes, width)
     y = _y_scale(drawn, axes, top, height)
     parts = [_frame(x, y, axes, top, height)]
@@ -157,9 +158,9 @@ def _marked(mark: tuple[float, str], x: Scale, top: float, height: float) -> str
     at, name = mark
     place = x(at)
     left = place > (x.start + x.end) / 2
-    line = path([(place, top), (place, height - _BOTTOM)], class_="mark")
+    line = path([(place, top - 12), (place, height - _BOTTOM)], class_="mark")
     anchor = "end" if left else "start"
-    return line + text(name, place + (-5 if left else 5), top + 10, text_anchor=anchor, class_="label")
+    return line + text(name, place + (-5 if left else 5), top - 4, text_anchor=anchor, class_="label")
 
 
 def _curve(one: Series, x: Scale, y: Scale) -> str:

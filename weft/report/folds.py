@@ -10,6 +10,7 @@ from weft.errors import RunDirectoryError
 from weft.report.matrices import fold_chart
 from weft.report.reading import RunFiles
 from weft.report.sections import Table, facts, in_order
+from weft.report.summary import plain_name
 from weft.report.words import component_name, duration, label, number, plural, score
 from weft.runs import RunDirectory
 
@@ -118,9 +119,8 @@ def _sentences(files: RunFiles, by_split: Mapping[str, Any], done: int, folds: i
     for name, value in by_split[split].items():
         if name != "loss" and value.get("mean") is not None:
             spread = value.get("standard_deviation")
-            values.append(
-                f"{label(name)} {number(value['mean'])}" + (f" ± {number(spread)}" if spread is not None else "")
-            )
+            around = f" ± {score(spread)}" if spread is not None else ""
+            values.append(f"{plain_name(name)} {score(value['mean'])}{around}")
     if values:
         told.append(f"Over the folds (mean ± standard deviation): {', '.join(values[:4])}.")
     return told

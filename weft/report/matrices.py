@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from weft.report.svg import Scale, element, extent, figure, path, text, tick_label, widened
-from weft.report.words import number
+from weft.report.words import number, score
 
 MOST_CLASSES = 60  # more cannot be read as a matrix; the most frequent confusions are listed instead
 _NUMBERS_UP_TO = 16  # classes; smaller cells than that hold no number
@@ -63,7 +63,7 @@ def confusion_matrix(title: str, labels: Sequence[str], counts: Sequence[Sequenc
         return ""
     names = [label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…" for label in labels]
     left = 30 + 6.8 * max(len(name) for name in names)
-    cell = max(8.0, min(64.0, (460 - left) / classes))
+    cell = max(6.0, min(64.0, (400 - left) / classes))
     slanted = any(6.8 * len(name) > cell - 4 for name in names)
     top = 34 + (5.2 * max(len(name) for name in names) if slanted else 8)
     side = cell * classes
@@ -103,8 +103,8 @@ def _cells(labels: Sequence[str], counts: Sequence[Sequence[int]], left: float, 
                     height=cell - 2 * gap, rx=2 if numbers else None, class_=kind, style=f"--share:{share:.3f}",
                 )  # fmt: skip
                 parts.append(box)
-            if numbers:
-                shade = "zero" if not count else "deep" if share > 0.55 else "cell"
+            if count and numbers:
+                shade = "deep" if share > 0.55 else "cell"
                 parts.append(text(f"{count:,}", x + cell / 2, y + cell / 2 + 4, text_anchor="middle", class_=shade))
     return "".join(parts)
 
@@ -129,7 +129,7 @@ def fold_chart(title: str, values: Sequence[tuple[str, float | None]], mean: flo
     found = extent(value for _, value in finite)
     if found is None:
         return ""
-    width, row, top = 460.0, 24.0, 12.0
+    width, row, top = 400.0, 24.0, 12.0
     bottom = top + row * len(values)
     left = 16 + 6.8 * max(len(name) for name, _ in values)
     scale = Scale(*widened(*found, share=0.12), left, width - 62)
@@ -144,6 +144,6 @@ def fold_chart(title: str, values: Sequence[tuple[str, float | None]], mean: flo
         parts.append(text(name, left - 10, y + 4, text_anchor="end"))
         if value is not None and math.isfinite(value):
             parts.append(element("circle", cx=scale(value), cy=y, r=5, class_="dot s0"))
-        parts.append(text(number(value), width - 4, y + 4, text_anchor="end", class_="name"))
+        parts.append(text(score(value), width - 4, y + 4, text_anchor="end", class_="name"))
     described = ", ".join(f"{name} {number(value)}" for name, value in values) + f"; mean {number(mean)}."
     return figure(width, bottom + 38, title, described, "".join(parts))

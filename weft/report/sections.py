@@ -109,11 +109,25 @@ def data_tables(data: Mapping[str, Any]) -> list[Table]:
 
 
 def _split_facts(splits: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    facts = dict.fromkeys(key for split in splits.values() for key in split if key not in _CLASS_KEYS)
+    told_of = {
+        name: dict(_facts_of({key: value for key, value in split.items() if key not in _CLASS_KEYS}))
+        for name, split in splits.items()
+    }
+    facts = dict.fromkeys(key for split in told_of.values() for key in split)
     if not facts:
         return []
-    rows = [[label(key), *(told(split.get(key)) for split in splits.values())] for key in facts]
+    rows = [[key, *(split.get(key, "") for split in told_of.values())] for key in facts]
     return [Table("Splits", ["", *(label(name) for name in splits)], rows)]
+
+
+def _facts_of(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, value in words) of nested facts: {"inputs": {"shape": [1, 8]}} is `Inputs shape`, 1 × 8."""
+    for key, item in value.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(item, Mapping) and item:
+            yield from _facts_of(item, name)
+        else:
+            yield label(name), told(item)
 
 
 _CLASS_KEYS = ("class_counts", "classes")

@@ -9,6 +9,7 @@ from html import escape
 from itertools import pairwise
 
 Point = tuple[float, float]
+_LARGEST = 1.25  # times its own size that a figure grows to: letters stay letters
 
 
 def element(name: str, content: str = "", /, **attributes: object) -> str:
@@ -37,7 +38,9 @@ def figure(width: float, height: float, title: str, description: str, content: s
     """
     head = element("title", escape(title)) + element("desc", escape(description))
     label = f"{title}. {description}"
-    return element("svg", head + content, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
+    largest = f"max-width:{width * _LARGEST:.0f}px"
+    box = f"0 0 {width:g} {height:g}"
+    return element("svg", head + content, viewBox=box, role="img", aria_label=label, style=largest)
 
 
 def path(points: Iterable[Point], **attributes: object) -> str:
@@ -119,8 +122,8 @@ def extent(values: Iterable[float]) -> tuple[float, float] | None:
 
 
 def widened(low: float, high: float, share: float = 0.06) -> tuple[float, float]:
-    """The range with some air at both ends; a single value gets a range around it."""
-    if high > low:
+    """The range with some air at both ends; what differs by rounding only gets a range around it."""
+    if high - low > 1e-6 * max(abs(low), abs(high)):
         air = (high - low) * share
         return low - air, high + air
     air = abs(low) * 0.1 or 1.0
@@ -129,6 +132,8 @@ def widened(low: float, high: float, share: float = 0.06) -> tuple[float, float]
 
 def tick_label(value: float, ticks: Sequence[float]) -> str:
     """A tick in as few characters as tell it from its neighbours."""
+    if len(ticks) > 1 and ticks[-1] >= 10 * ticks[0] > 0 and value < 1e5:
+        return f"{value:,g}" if value >= 1e-4 else f"{value:.0e}".replace("e-0", "e-")
     largest = max(abs(tick) for tick in ticks)
     if largest >= 1e5 or (0 < largest < 1e-3):
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e") if value else "0"

@@ -34,7 +34,7 @@ def score(value: object) -> str:
     """A score in a table: four decimals, so that columns line up and differences show."""
     if isinstance(value, float) and 1e-3 <= abs(value) < 1000:
         return f"{value:.4f}"
-    return "undefined" if value is None else number(value)
+    return number(value)
 
 
 def label(name: str) -> str:
