@@ -58,7 +58,8 @@ def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
     last = len(window) - 1
     for number, raw in enumerate(window):
         batch = run.place(raw)
-        updates = iter(run.task.training_step(run.state.prepared, batch))
+        with run.plan.precision.autocast():  # the forward happens here, or, where the task is a generator, below
+            updates = iter(run.task.training_step(run.state.prepared, batch))
         for network in run.task.updates:
             with run.plan.precision.autocast():
                 update = next(updates, None)
