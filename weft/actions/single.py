@@ -116,7 +116,7 @@ def describe_run(directory: RunDirectory, experiment: Experiment, data: Data, th
     extra = {
         "base": str(experiment.base),
         "patches": patches,
-        "data": {"digest": manifest.digest, "files": manifest.files, "undigested": manifest.undigested},
+        "data": {"digest": manifest.digest, "files": manifest.as_dict()["files"], "undigested": manifest.undigested},
         "run_threads": threads,
         "device": str(pick_device(experiment.run.device)),
     }
