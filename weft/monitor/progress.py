@@ -64,7 +64,7 @@ class ProgressBar(Observer):
         self._progress = Progress(start, epoch=start.epoch)
         self._display = TerminalLine(self._console) if self._console.is_terminal else PlainLines(self._console)
         self._began = self._window_began = time.monotonic()
-        self._next = self._began + min(self._display.every, 1.0)
+        self._next = self._began + self._display.every
         self._items = 0
         self._display.show(self._progress)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from weft.report.charts import STYLES, Axes, Series, line_chart
@@ -30,7 +32,7 @@ def curves(history: Sequence[Row], steps: Sequence[Row], best_epoch: int | None)
         found.append(_loss_over_steps(steps))
     found += _scores(history, best)
     rate = [Series("learning rate", column(history, "learning_rate"))]
-    logarithmic = _spans(rate, 50)
+    logarithmic = _decays(rate[0].points)
     found.append(line_chart("Learning rate", rate, _axes(history, logarithmic=logarithmic, legend=False)))
     speed = [Series("items per second", column(history, "items_per_second"))]
     top = extent(y for _, y in speed[0].points)
@@ -49,41 +51,59 @@ def column(rows: Sequence[Row], name: str, x: str = "epoch") -> list[Point]:
     return points
 
 
-def detail_figures(details: dict[str, Any], split: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class CurveKind:
+    """A curve per class in the scores' details: its key, title, names of x and y, and how the axes are called."""
+
+    key: str
+    title: str
+    x: str
+    y: str
+    x_label: str
+    y_label: str
+    diagonal: bool
+
+
+CURVE_KINDS = (
+    CurveKind("roc", "ROC curve", "fpr", "tpr", "false positive rate", "true positive rate", True),
+    CurveKind("pr", "Precision and recall", "recall", "precision", "recall", "precision", False),
+)
+_SHARE = (0.0, 1.0)
+_SHARE_WITH_AIR = (0.0, 1.02)  # a curve along the upper edge is seen whole
+
+
+def detail_figures(details: Mapping[str, Any], split: str) -> list[str]:
     """ROC, precision-recall and calibration curves, as far as the scores' details have them."""
-    share = (0.0, 1.0)
-    found = []
-    for key, title, names, diagonal in (
-        ("roc", "ROC curve", ("fpr", "tpr"), True),
-        ("pr", "Precision and recall", ("recall", "precision"), False),
-    ):
-        groups = details.get(key)
-        if isinstance(groups, dict) and groups:
-            x_label, y_label = _AXES[key]
-            axes = Axes(x_label, y_label, share, (0.0, 1.02), diagonal=diagonal, square=True)
-            found.append(line_chart(f"{title}, {split}", _groups(groups, *names), axes))
+    found = [_class_curves(kind, details.get(kind.key), split) for kind in CURVE_KINDS]
     calibration = details.get("calibration")
-    if isinstance(calibration, dict):
+    if isinstance(calibration, Mapping):
         points = _pairs(calibration.get("confidence"), calibration.get("frequency"))
-        points = [point for point in points if math.isfinite(point[1])]
+        filled = Series("observed frequency", [point for point in points if math.isfinite(point[1])])
         axes = Axes(
-            "predicted probability", "observed frequency", share, (0.0, 1.02), diagonal=True, square=True, legend=False
-        )
-        found.append(line_chart(f"Calibration, {split}", [Series("observed frequency", points)], axes))
+            "predicted probability", "observed frequency", _SHARE, _SHARE_WITH_AIR, diagonal=True, square=True,
+            legend=False,
+        )  # fmt: skip
+        found.append(line_chart(f"Calibration, {split}", [filled], axes))
     return [figure for figure in found if figure]
 
 
-_AXES = {"roc": ("false positive rate", "true positive rate"), "pr": ("recall", "precision")}
+def _class_curves(kind: CurveKind, groups: object, split: str) -> str:
+    """A curve per class; of many classes those with the smallest area, as many as can be told apart."""
+    if not isinstance(groups, Mapping):
+        return ""
+    drawn = [(str(name), _pairs(curve.get(kind.x), curve.get(kind.y))) for name, curve in groups.items() if curve]
+    title = f"{kind.title}, {split}"
+    if len(drawn) > STYLES:
+        title += f" ({STYLES} weakest of {len(drawn)})"
+        drawn = sorted(drawn, key=lambda entry: _area(entry[1]))[:STYLES]
+    series = [Series(name, points, style) for style, (name, points) in enumerate(drawn)]
+    axes = Axes(kind.x_label, kind.y_label, _SHARE, _SHARE_WITH_AIR, diagonal=kind.diagonal, square=True)
+    return line_chart(title, series, axes)
 
 
-def _groups(groups: dict[str, Any], x: str, y: str) -> list[Series]:
-    """A curve per class; of many classes the first ones, as many as can be told apart."""
-    shown = list(groups.items())[: 2 * STYLES]
-    return [
-        Series(str(name), _pairs(curve.get(x), curve.get(y)), index)
-        for index, (name, curve) in enumerate(shown)
-        if isinstance(curve, dict)
-    ]
+def _area(points: Sequence[Point]) -> float:
+    """The area under a curve (trapezoids)."""
+    return sum((bx - ax) * (ay + by) / 2 for (ax, ay), (bx, by) in pairwise(points))
 
 
 def _pairs(xs: Any, ys: Any) -> list[Point]:
@@ -143,3 +163,9 @@ def _spans(series: Sequence[Series], factor: float) -> bool:
     """Whether positive values differ by so much that only a logarithmic axis shows them."""
     found = extent(y for one in series for _, y in one.points)
     return found is not None and found[0] > 0 and found[1] / found[0] > factor
+
+
+def _decays(points: Sequence[Point]) -> bool:
+    """Whether most values are so much smaller than the largest that a linear axis would show them as zero."""
+    values = sorted(y for _, y in points if math.isfinite(y))
+    return bool(values) and values[0] > 0 and values[-1] > 30 * values[len(values) // 2]

@@ -8,6 +8,7 @@ from typing import Any
 
 from weft.errors import RunDirectoryError
 from weft.report.matrices import fold_chart
+from weft.report.predictions import details
 from weft.report.reading import RunFiles
 from weft.report.sections import Table, facts, in_order
 from weft.report.summary import plain_name
@@ -26,16 +27,18 @@ def fold_context(files: RunFiles) -> dict[str, Any]:
     finished = bool(results) and done == len(results) and bool(files.summary)
     context: dict[str, Any] = {
         "kind": f"Weft run of {plural(len(results), 'fold')}" if results else "Weft run of folds",
-        "status": str(files.summary.get("status") or ("finished" if finished else "unfinished")),
+        "status": "finished" if finished else "unfinished",
         "summary": _sentences(files, by_split, done, len(results)),
         "facts": facts(files),
         "error": files.summary.get("error"),
         "tables": [_table(split, scores) for split, scores in by_split.items()],
         "figures": _figures(by_split, results),
         "folds": [_row(path, results[path.name]) for path in files.directory.folds()],
+        "details": details(files.scores),
         "fold_columns": ["Status", "Best epoch", "Epochs", "Duration"],
     }
     entries = [("tables", "scores", "Scores"), ("figures", "figures", "Fold by fold"), ("folds", "folds", "Folds")]
+    entries.append(("details", "details", "Predictions"))
     origin = [("configuration", "Configuration", files.experiment_text), ("provenance", "Provenance", files.provenance)]
     context["contents"] = [(anchor, title) for key, anchor, title in entries if context[key]]
     context["contents"] += [(name, title) for name, title, there in origin if there] + [("reproduce", "Reproduce")]

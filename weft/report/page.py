@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +12,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import weft
-from weft.report.curves import curves, detail_figures
+from weft.report.curves import curves
 from weft.report.folds import fold_context
-from weft.report.matrices import confusion_matrix, confusions, read_confusion
+from weft.report.predictions import details, figures_of
 from weft.report.reading import RunFiles, read_run
 from weft.report.sections import (
-    Table,
     data_tables,
-    detail_tables,
     facts,
     final_scores,
     history_table,
-    in_order,
     provenance_rows,
     score_table,
 )
@@ -34,14 +29,6 @@ from weft.report.words import label, score
 from weft.runs import write_atomically
 
 _MOST_TILES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure with its title."""
-
-    title: str
-    svg: Markup
 
 
 def write_report(run_path: str | Path, target: str | Path | None = None) -> Path:
@@ -127,49 +114,6 @@ def tiles(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
     values = [(name, value) for name, value in scores[split].items() if value is not None]
     first = [entry for entry in values if entry[0] != "loss"] + [entry for entry in values if entry[0] == "loss"]
     return [(f"{label(name)}, {split}", score(value)) for name, value in first[:_MOST_TILES]]
-
-
-def details(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Matrix, curves and tables of each split, the one that tells most first."""
-    first = main_split(scores)
-    order = [name for name in in_order(scores) if name != first]
-    found = []
-    for split in [first, *order] if first else []:
-        content = scores[split].get("details")
-        if isinstance(content, dict) and content:
-            part = split_details(split, content)
-            if any(part[key] for key in ("matrix", "confusions", "curves", "tables")):
-                found.append(part)
-    return found
-
-
-def split_details(split: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Matrix, curves and tables of one split."""
-    word = "training" if split == "train" else split
-    confusion = read_confusion(content)
-    matrix, worst = "", []
-    if confusion is not None:
-        matrix = confusion_matrix(f"Confusion matrix, {word}", *confusion)
-        worst = confusions(*confusion)
-    rows = [[one.truth, one.prediction, f"{one.count:,}", f"{one.share:.1%}"] for one in worst]
-    head = ["True class", "Predicted", "Items", "Of the class"]
-    return {
-        "title": f"{label(word)} items",
-        "matrix": next(iter(figures_of([matrix])), None),
-        "confusions": Table("Most frequent mistakes", head, rows) if rows else None,
-        "curves": figures_of(detail_figures(dict(content), word)),
-        "tables": list(detail_tables(content)),
-    }
-
-
-def figures_of(drawings: Sequence[str]) -> list[Figure]:
-    """Drawings with the titles that they carry; our own markup, whose texts were escaped when it was made."""
-    found = []
-    for drawing in drawings:
-        if drawing:
-            title = drawing.split("<title>", 1)[1].split("</title>", 1)[0]
-            found.append(Figure(unescape(title), Markup(drawing)))
-    return found
 
 
 @cache

@@ -47,6 +47,12 @@ class RunFiles:
         return bool(self.summary) or bool(self.directory.folds())
 
     @property
+    def training(self) -> dict[str, Any]:
+        """The experiment's `training:`, empty when missing."""
+        value = self.experiment.get("training")
+        return value if isinstance(value, dict) else {}
+
+    @property
     def name(self) -> str:
         """The experiment's name, or the folder's."""
         return str(self.experiment.get("name") or self.directory.path.name)
@@ -64,14 +70,17 @@ def read_run(path: Path) -> RunFiles:
         run = RunDirectory.open(path)  # explains what is there instead
     files = RunFiles(run)
     _read_experiment(files)
-    required = {"provenance": run.provenance_file, "data": run.data_file, "result": run.result_file}
     if run.summary_file.exists() or run.folds():
-        required = {"provenance": run.provenance_file, "summary": run.summary_file}
-    for name, file in required.items():
-        setattr(files, name, _read_object(files, file))
-    if not files.has_folds:
+        # where the folds came from is written in each of them
+        first = next((fold for fold in run.folds() if (fold / run.provenance_file.name).exists()), run.path)
+        files.provenance = _read_object(files, first / run.provenance_file.name)
+        files.summary = _read_object(files, run.summary_file)
+    else:
+        files.provenance = _read_object(files, run.provenance_file)
+        files.data = _read_object(files, run.data_file)
+        files.result = _read_object(files, run.result_file)
         _read_tables(files)
-        _read_scores(files)
+    _read_scores(files)
     return files
 
 

@@ -100,11 +100,10 @@ def data_tables(data: Mapping[str, Any]) -> list[Table]:
         return []
     own = {name: splits[name] for name in in_order(splits) if isinstance(splits[name], dict)}
     tables = [*_split_facts(own), *_classes(own)]
-    rest = {key: value for key, value in data.items() if key != "splits" and key not in own}
+    shown = {"splits", "classes", *own}
+    rest = {key: value for key, value in data.items() if key not in shown and value is not None}
     if rest:
-        tables.append(
-            Table("Further facts", ["Fact", "Value"], [[label(key), told(value)] for key, value in rest.items()])
-        )
+        tables.append(Table("Further facts", ["Fact", "Value"], [list(fact) for fact in _facts_of(rest)]))
     return tables
 
 
@@ -127,7 +126,8 @@ def _facts_of(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
         if isinstance(item, Mapping) and item:
             yield from _facts_of(item, name)
         else:
-            yield label(name), told(item)
+            is_shape = key == "shape" and isinstance(item, list)
+            yield label(name), " × ".join(str(length) for length in item) or "one number" if is_shape else told(item)
 
 
 _CLASS_KEYS = ("class_counts", "classes")
@@ -158,7 +158,7 @@ def _class_counts(split: Mapping[str, Any]) -> dict[str, int]:
 
 
 def told(value: object) -> str:
-    """Any value of a JSON file in words: shapes as 1 × 8 × 8, lists with commas, dicts as `key: value`."""
+    """Any value of a JSON file in words: lists with commas, dicts as `key: value`."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float) or value is None:
@@ -168,9 +168,7 @@ def told(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{label(str(key))}: {told(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list | tuple):
-        whole = value and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-        shown = [told(item) for item in value[:20]] + (["…"] if len(value) > 20 else [])
-        return (" × " if whole and len(value) <= 5 else ", ").join(shown) or "–"
+        return ", ".join([told(item) for item in value[:20]] + (["…"] if len(value) > 20 else [])) or "–"
     return str(value)
 
 
@@ -189,10 +187,7 @@ def provenance_rows(provenance: Mapping[str, Any], result: Mapping[str, Any]) ->
         ("Git commit", _commit(git)),
         ("System", _part(provenance, "platform").get("system")),
         ("Processor", _processor(cpu)),
-        (
-            "GPU",
-            ", ".join(str(gpu.get("name")) for gpu in provenance.get("gpu") or [] if isinstance(gpu, dict)) or "none",
-        ),
+        ("GPU", _gpus(provenance.get("gpu"))),
         ("Device", provenance.get("device")),
         ("Threads", threads.get("torch")),
         ("Environment", ", ".join(f"{key}={value}" for key, value in _part(provenance, "environment").items())),
@@ -219,6 +214,12 @@ def _commit(git: Mapping[str, Any]) -> str:
     return f"{git['commit']}{' with uncommitted changes' if git.get('dirty') else ''}"
 
 
+def _gpus(gpus: object) -> str:
+    if not isinstance(gpus, list):
+        return ""
+    return ", ".join(str(gpu.get("name")) for gpu in gpus if isinstance(gpu, dict)) or "none"
+
+
 def _processor(cpu: Mapping[str, Any]) -> str:
     parts = [str(cpu["model"])] if cpu.get("model") else []
     if cpu.get("usable_cores"):
@@ -230,11 +231,10 @@ def _processor(cpu: Mapping[str, Any]) -> str:
 
 def facts(files: RunFiles) -> list[tuple[str, str]]:
     """The few facts that stand under the title."""
-    training = _part(files.experiment, "training")
     seconds = files.result.get("seconds")
     rows: list[tuple[str, object]] = [
         ("Model", component_name(files.experiment.get("model"))),
-        ("Task", component_name(training.get("task"))),
+        ("Task", component_name(files.training.get("task"))),
         (
             "Epochs",
             files.result.get("epochs") if files.result.get("epochs") is not None else len(files.history) or None,

@@ -43,8 +43,7 @@ def reproduce_commands(files: RunFiles) -> list[tuple[str, str]]:
 
 
 def _what(files: RunFiles) -> str:
-    training = files.experiment.get("training")
-    task = component_name(training.get("task")) if isinstance(training, dict) else None
+    task = component_name(files.training.get("task"))
     model = component_name(files.experiment.get("model"))
     if model is None:
         return ""
@@ -69,27 +68,22 @@ def _items(data: Mapping[str, Any], split: str) -> int | None:
 def _how_it_ended(files: RunFiles) -> str:
     result, status = files.result, files.result.get("status")
     epochs = result.get("epochs") or len(files.history)
-    spent = [plural(epochs, "epoch")] if epochs else []
-    if result.get("steps"):
-        spent[-1:] = (
-            [f"{spent[-1]} ({plural(result['steps'], 'step')})"] if spent else [plural(result["steps"], "step")]
-        )
+    steps = f" ({plural(result['steps'], 'step')})" if result.get("steps") else ""
+    after = f" after {plural(epochs, 'epoch')}{steps}" if epochs else " before the first epoch was over"
     if isinstance(result.get("seconds"), int | float):
-        spent.append(duration(result["seconds"]))
-    after = f" after {listed(spent)}" if spent else ""
+        after += f", in {duration(result['seconds'])}"
     device = files.provenance.get("device")
     where = f" on {device}" if device else ""
     if status == "failed":
-        return f"It failed{after}{where}: {result.get('error') or 'the reason is not recorded'}"
+        return f"It failed{after}{where}."
     if status == "stopped":
         return f"It was stopped{after}{where} and can be resumed."
     if status == "finished":
-        planned = (files.experiment.get("training") or {}).get("epochs")
-        early = f" of the {planned} planned" if isinstance(planned, int) and epochs and epochs < planned else ""
-        return (
-            f"It finished{after}{where}." if not early else f"It finished{after}{where}; {planned} epochs were planned."
-        )
-    return f"It has not ended{after}: it is still running, or was killed."
+        planned = files.training.get("epochs")
+        early = isinstance(planned, int) and 0 < epochs < planned
+        return f"It finished{after}{where}" + (f"; up to {planned} epochs were planned." if early else ".")
+    so_far = f" Done so far: {plural(epochs, 'epoch')}." if epochs else ""
+    return f"It has not ended: it is still running, or was killed.{so_far}"
 
 
 def _which_weights(files: RunFiles) -> str:
@@ -149,8 +143,8 @@ def _confusion(files: RunFiles) -> str:
         return f"It makes no mistake on the {split} items."
     one = worst[0]
     times = "once" if one.count == 1 else f"{one.count:,} times"
-    mistake = f"{one.truth} taken for {one.prediction}"
-    return f"Its most frequent mistake there: {mistake}, {times} ({one.share:.1%} of all {one.truth})."
+    mistake = f"“{one.truth}” taken for “{one.prediction}”"
+    return f"Its most frequent mistake there: {mistake}, {times} ({one.share:.1%} of its items)."
 
 
 def plain_name(name: object) -> str:

@@ -1,0 +1,67 @@
+"""What a split's scores show beyond their values: confusion matrix, curves, tables per class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import unescape
+from typing import Any
+
+from markupsafe import Markup
+
+from weft.report.curves import detail_figures
+from weft.report.matrices import confusion_matrix, confusions, read_confusion
+from weft.report.sections import Table, detail_tables, in_order
+from weft.report.summary import main_split
+from weft.report.words import label
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure with its title."""
+
+    title: str
+    svg: Markup
+
+
+def details(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Matrix, curves and tables of each split, the one that tells most first."""
+    first = main_split(scores)
+    order = [name for name in in_order(scores) if name != first]
+    found = []
+    for split in [first, *order] if first else []:
+        content = scores[split].get("details")
+        if isinstance(content, dict) and content:
+            part = split_details(split, content)
+            if any(part[key] for key in ("matrix", "confusions", "curves", "tables")):
+                found.append(part)
+    return found
+
+
+def split_details(split: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Matrix, curves and tables of one split."""
+    word = "training" if split == "train" else split
+    confusion = read_confusion(content)
+    matrix, worst = "", []
+    if confusion is not None:
+        matrix = confusion_matrix(f"Confusion matrix, {word}", *confusion)
+        worst = confusions(*confusion)
+    rows = [[one.truth, one.prediction, f"{one.count:,}", f"{one.share:.1%}"] for one in worst]
+    head = ["True class", "Predicted", "Items", "Of the class"]
+    return {
+        "title": f"{label(word)} items",
+        "matrix": next(iter(figures_of([matrix])), None),
+        "confusions": Table("Most frequent mistakes", head, rows) if rows else None,
+        "curves": figures_of(detail_figures(content, word)),
+        "tables": list(detail_tables(content)),
+    }
+
+
+def figures_of(drawings: Sequence[str]) -> list[Figure]:
+    """Drawings with the titles that they carry; our own markup, whose texts were escaped when it was made."""
+    found = []
+    for drawing in drawings:
+        if drawing:
+            title = drawing.split("<title>", 1)[1].split("</title>", 1)[0]
+            found.append(Figure(unescape(title), Markup(drawing)))
+    return found
