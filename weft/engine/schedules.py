@@ -32,6 +32,7 @@ class Schedule:
         self.per_step = per_step and scheduler is not None
         self.warmup_steps = warmup_steps
         self.steps = 0
+        self.learning_rate = self._next_rate()  # of the step that was taken last; before the first one, of the first
 
     @property
     def warming(self) -> bool:
@@ -43,9 +44,7 @@ class Schedule:
         """What the next step's rate is multiplied by."""
         return (self.steps + 1) / self.warmup_steps if self.warming else 1.0
 
-    @property
-    def learning_rate(self) -> float:
-        """The rate of the first parameter group for the next step."""
+    def _next_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"]) * self.factor
 
     def scaled_rates(self) -> list[Any]:
@@ -62,6 +61,7 @@ class Schedule:
 
     def after_step(self) -> None:
         """An optimizer step was taken (not skipped)."""
+        self.learning_rate = self._next_rate()
         self.steps += 1
         if self.per_step and self.scheduler is not None:
             self.scheduler.step()
@@ -78,10 +78,11 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Steps taken and the scheduler's own state."""
-        return {"steps": self.steps, "scheduler": self.scheduler.state_dict() if self.scheduler else None}
+        return {"steps": self.steps, "learning_rate": self.learning_rate, "scheduler": self.scheduler.state_dict() if self.scheduler else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.steps = state["steps"]
+        self.learning_rate = state["learning_rate"]
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
