@@ -218,7 +218,7 @@ def build_scores(
     foreign: list[Accumulator] = []
     modes: dict[str, Mode | None] = {}
     for metric in metrics:
-        if metric == "loss":
+        if isinstance(metric, str) and metric == "loss":  # objects of others overload ==
             continue
         if isinstance(metric, str) or _named_pair(metric):
             request = make_request(metric, setting.kind)

@@ -23,7 +23,7 @@ from weft.metrics.values import (
 )
 
 DEFINITION = (
-    "distances between surface voxels (faces) in units of the spacing; hd95: larger of the two directed 95th percentiles; "
+    "distances between surface voxels (faces) in units of the spacing; hd95: the larger directed 95th percentile; "
     "assd: mean of both directions together"
 )
 MISSING = ("leave_out", "penalise")

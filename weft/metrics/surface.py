@@ -24,8 +24,8 @@ from scipy.spatial import cKDTree
 from weft.errors import UsageError
 from weft.metrics.values import Array
 
-TREE_COST = 12.0  # a surface voxel in the tree costs about as much as this many voxels of a distance transform
-ALWAYS_TREE = 2000
+TREE_COST = 8.0  # a surface voxel in the tree costs about as much as this many voxels of a distance transform
+ALWAYS_TREE = 20_000
 
 
 @dataclass(frozen=True, slots=True)

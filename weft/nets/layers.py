@@ -77,9 +77,9 @@ def max_pool(images: Tensor, factors: Sequence[int]) -> Tensor:
     # 3D axis by axis as maxima of reshaped views: the gradient of max_pool3d is not deterministic on CUDA.
     for axis, factor in enumerate(factors, start=2):
         if factor > 1:
-            length = images.shape[axis]
-            padding = [0, 0] * (images.dim() - 1 - axis) + [0, -length % factor]
-            padded = nn.functional.pad(images, padding, value=float("-inf")) if length % factor else images
+            surplus = images.shape[axis] % factor
+            padding = [0, 0] * (images.dim() - 1 - axis) + [0, factor - surplus]
+            padded = nn.functional.pad(images, padding, value=float("-inf")) if surplus else images
             images = padded.reshape(*padded.shape[:axis], -1, factor, *padded.shape[axis + 1 :]).amax(axis + 1)
     return images
 

@@ -111,7 +111,7 @@ class UNet(nn.Module):
     def _check_size(self, images: Tensor) -> None:
         size = list(images.shape[2:])
         for stride in self.strides:
-            size = [-(-length // step) for length, step in zip(size, stride, strict=True)]
+            size = [(length + step - 1) // step for length, step in zip(size, stride, strict=True)]
         if self.training and self.normalization == "instance" and prod(size) == 1:
             raise UsageError(
                 f"UNet: input {list(images.shape)} shrinks to a single point after {len(self.strides)} levels, "
