@@ -123,7 +123,7 @@ def test_early_stopping_ends_after_patience_without_improvement() -> None:
 
 def test_the_result_holds_the_weights_of_the_best_epoch() -> None:
     recorder = Recorder()
-    run, result = trained(small_experiment(epochs=12, optimizer={"SGD": {"lr": 0.5}}), (recorder,))
+    _, result = trained(small_experiment(epochs=12, optimizer={"SGD": {"lr": 0.5}}), (recorder,))
     losses = [epoch.row["validation_loss"] for epoch in recorder.epochs]
     assert result.best_epoch == 1 + losses.index(min(losses))
     assert result.best_epoch < 12
