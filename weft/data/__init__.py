@@ -4,7 +4,6 @@ What a sample looks like depends on (seed, epoch, row, occurrence) and on nothin
 epoch). So batches are the same with any number of workers and ranks, and after a restart anywhere.
 """
 
-from weft.data.auto_workers import auto_workers
 from weft.data.batches import Batch
 from weft.data.checks import check_targets
 from weft.data.digest import Manifest, digest_data
@@ -14,6 +13,7 @@ from weft.data.randomness import item_seed
 from weft.data.samplers import BalancedSampler
 from weft.data.sources import Data, fold_count, open_data
 from weft.data.split_data import SplitData
+from weft.data.worker_count import auto_workers
 
 __all__ = [
     "BalancedSampler",

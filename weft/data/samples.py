@@ -56,10 +56,12 @@ def samples_of(item: Any, keys: tuple[Sequence[str], Sequence[str]]) -> list[Sam
 
 def _from_dict(item: Mapping[str, Any], keys: tuple[Sequence[str], Sequence[str]]) -> Sample:
     inputs, targets = keys
+    if not inputs and "inputs" in item:
+        inputs, targets = ["inputs"], ["targets"] if "targets" in item else []
     if not inputs:
         raise DataError(
             f"the item is a dict with {', '.join(map(str, item))}, and dataset.inputs does not say which are inputs",
-            "name them, e.g. inputs: [image], targets: [label]",
+            "name them, e.g. inputs: [image], targets: [label]; or call them 'inputs' and 'targets' in the dataset",
         )
     for name in (*inputs, *targets):
         if name not in item:

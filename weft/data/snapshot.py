@@ -11,7 +11,7 @@ from __future__ import annotations
 import _random
 import ctypes
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def _numpy_state(generator: np.random.RandomState) -> object:
     return repr({**state, "state": inner})
 
 
-def _notices(read: Fingerprint, draws: list[Callable[[], object]]) -> bool:
+def _notices(read: Fingerprint, draws: Sequence[Callable[[], object]]) -> bool:
     """Whether a fingerprint stays while nothing is drawn and changes with every kind of draw."""
     for draw in draws:
         before = read()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing.connection
 import multiprocessing.queues
 import os
 import signal
 import threading
 import traceback
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -105,7 +106,7 @@ def _start_worker(worker: int) -> None:
 
 def _end_worker(error: Exception, parcel: object) -> None:
     traceback.print_exception(error)
-    os._exit(1)
+    os._exit(errno.EMFILE if isinstance(error, OSError) and error.errno == errno.EMFILE else 1)
 
 
 class Workers:
@@ -167,18 +168,26 @@ class Workers:
     @contextmanager
     def _waiting(self) -> Iterator[None]:
         """While a worker is waited for, the death of one interrupts; it comes out as WorkerError."""
-        _children.waiting += 1
         try:
-            _children.check()
-            yield
+            with _children.awaited():
+                yield
         except (RuntimeError, OSError, MemoryError, EOFError) as error:
-            known = as_worker_error(error, self._count)
+            known = as_worker_error(error, self._count, self._deaths(error))
             if known is None:
                 raise
             self.close()
             raise known from error
-        finally:
-            _children.waiting -= 1
+
+    def _deaths(self, error: BaseException) -> list[int]:
+        """Exit codes of the workers that ended."""
+        workers = getattr(self._iterator, "_workers", [])
+        if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
+            # The connections of a dying worker close a moment before its death can be seen.
+            ending = multiprocessing.connection.wait([worker.sentinel for worker in workers], timeout=5)
+            for worker in workers:
+                if worker.sentinel in ending:
+                    worker.join(timeout=5)
+        return [worker.exitcode for worker in workers if not worker.is_alive()]
 
     def close(self) -> None:
         """End the processes; another epoch starts new ones."""
@@ -217,11 +226,17 @@ class _Children:
         else:
             self.pending = True
 
-    def check(self) -> None:
-        """Raise what was put off."""
-        if self.pending:
-            self.pending = False
-            self.handler(signal.SIGCHLD, None)
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Inside, a death is told at once, one that was put off as well."""
+        self.waiting += 1
+        try:
+            if self.pending:
+                self.pending = False
+                self.handler(signal.SIGCHLD, None)
+            yield
+        finally:
+            self.waiting -= 1
 
 
 _children = _Children()
@@ -237,41 +252,60 @@ def _tame_child_signal() -> None:
         signal.signal(signal.SIGCHLD, _children.on_signal)
 
 
-_REMEDIES = (
-    (
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    marks: tuple[str, ...]  # in the message of the error
+    codes: tuple[int, ...]  # exit codes of the worker; minus a number stands for a signal
+    cause: str
+    remedy: str
+
+
+_TROUBLES = (
+    _Trouble(
         ("Too many open files", "received 0 items of ancdata"),
+        (errno.EMFILE,),
         "the limit of open files is reached",
         "raise it with `ulimit -n 65536` in the shell, or use fewer workers (run.num_workers: 0 needs none)",
     ),
-    (
+    _Trouble(
         ("bus error", "Bus error", "No space left on device", "shared memory", "unable to mmap"),
+        (-signal.SIGBUS,),
         "there is not enough shared memory",
         "give a container more (docker run --shm-size=8g), or use fewer workers (run.num_workers: 0 needs none)",
     ),
-    (
+    _Trouble(
         ("killed by signal: Killed", "Cannot allocate memory", "can't allocate memory"),
-        "the machine probably ran out of memory",
+        (-signal.SIGKILL,),
+        "it was killed, most likely because the machine ran out of memory",
         "use fewer workers (run.num_workers: 0 loads in the training process itself) or smaller batches",
     ),
-    (
-        ("DataLoader worker", "Pin memory thread exited", "Connection reset by peer"),
-        "it may have run out of memory, or crashed in a library that loads the data",
-        "run with run.num_workers: 0 to see the error itself; with fewer workers if it was memory",
-    ),
+)
+_CRASH = (
+    "it crashed, perhaps in a library that loads the data",
+    "run with run.num_workers: 0 to see the error itself; if it was memory, fewer workers help",
 )
 
 
-def as_worker_error(error: BaseException, count: int | None = None) -> WorkerError | None:
-    """The error for a worker's death or want of memory or file handles; None when the error is of another kind."""
+def as_worker_error(error: BaseException, count: int = 0, exit_codes: Sequence[int] = ()) -> WorkerError | None:
+    """The error for a worker's death or want of memory or file handles; None when the error is of another kind.
+
+    Args:
+        error: what was raised while a batch was loaded or waited for.
+        count: number of workers, 0 when a worker itself asks.
+        exit_codes: of the workers that ended.
+    """
     if isinstance(error, WeftError):
         return None
-    text = str(error)
-    if isinstance(error, OSError) and error.errno == errno.EMFILE:
-        text = "Too many open files"
-    if isinstance(error, MemoryError):
-        text = "Cannot allocate memory"
-    for marks, cause, remedy in _REMEDIES:
-        if any(mark in text for mark in marks):
-            whose = "a loader worker" if count is None else f"one of {count} loader workers"
-            return WorkerError(f"{whose} failed: {cause} ({text.splitlines()[0]})", remedy)
+    text = "Cannot allocate memory" if isinstance(error, MemoryError) else str(error)
+    whose = f"one of {count} loader workers" if count else "a loader worker"
+    for trouble in _TROUBLES:
+        if any(code in trouble.codes for code in exit_codes) or any(mark in text for mark in trouble.marks):
+            return WorkerError(f"{whose} failed: {trouble.cause} ({_first_line(text)})", trouble.remedy)
+    lost = isinstance(error, ConnectionError | EOFError)
+    if exit_codes or lost or "DataLoader worker" in text or "Pin memory thread exited" in text:
+        return WorkerError(f"{whose} ended: {_CRASH[0]} ({_first_line(text)})", _CRASH[1])
     return None
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else "no message"
