@@ -29,15 +29,20 @@ def share(start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
 class DoubleNet(nn.Module):
     """A small network in float64, where rounding cannot hide a mistake."""
 
-    def __init__(self, dropout: float = 0.0) -> None:
+    def __init__(self, dropout: float = 0.0, batch_norm: bool = False) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(30, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2)).double()
+        middle = nn.BatchNorm1d(16) if batch_norm else nn.Identity()
+        self.layers = nn.Sequential(
+            nn.Linear(30, 16), middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2)
+        ).double()
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(inputs.double())
 
 
-def site_experiment(start: int, stop: int, *, dropout: float = 0.0, **settings: Any) -> Experiment:
+def site_experiment(
+    start: int, stop: int, *, dropout: float = 0.0, batch_norm: bool = False, **settings: Any
+) -> Experiment:
     """An experiment on rows start to stop."""
     return resolve(
         load_experiment(
@@ -47,7 +52,7 @@ def site_experiment(start: int, stop: int, *, dropout: float = 0.0, **settings: 
                     "arrays": Component.of(share, start=start, stop=stop),
                     "split": {"ratio": [0.8, 0.2], "stratified": True},
                 },
-                "model": Component.of(DoubleNet, dropout=dropout),
+                "model": Component.of(DoubleNet, dropout=dropout, batch_norm=batch_norm),
                 "training": {
                     "task": "classification",
                     "epochs": 2,

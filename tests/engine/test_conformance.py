@@ -84,6 +84,19 @@ def test_participants_end_as_replicas(name: str) -> None:
     assert scores[0] == scores[1] == scores[2]
 
 
+def test_running_statistics_are_averaged_unless_private() -> None:
+    class Private(AverageGradients):
+        buffers = "private"
+
+    averaged, private = (Study(strategy, settings={"batch_norm": True, "drop_last": True}) for strategy in (AverageGradients, Private))
+    averaged.together.run()
+    private.together.run()
+    assert same(averaged.weights()["site-a"], averaged.weights()["site-b"])
+    unlike = private.weights()["site-a"], private.weights()["site-b"]
+    different = [name for name in unlike[0] if not torch.equal(unlike[0][name], unlike[1][name])]
+    assert different == ["layers.1.running_mean", "layers.1.running_var"]
+
+
 def test_the_same_study_twice_is_the_same_to_the_bit(strategy: type[Strategy]) -> None:
     first, second = Study(strategy, dropout=0.3), Study(strategy, dropout=0.3)
     first.together.run()

@@ -39,8 +39,11 @@ class CheckpointStore(Protocol):
     def load_last(self) -> dict[str, Any] | None:
         """The newest sound state, None when there is none."""
 
-    def load_best(self, step: int) -> dict[str, Tensor] | None:
+    def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights that were best, saved at `step`."""
+
+    def newest(self) -> Path | None:
+        """The file of the newest state; None where there is none, or no files."""
 
 
 class CheckpointFolder:
@@ -54,17 +57,21 @@ class CheckpointFolder:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
         self.keep = max(keep, 2)
+        self._wanted: list[int | None] = []  # the best weights that the newest states refer to, newest first
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
 
     def save_last(self, state: dict[str, Any], step: int) -> Path:
         """Write the state of a step boundary; older states go only after it lies safely on the disk."""
         path = self._write("last", state, step)
-        for old in self._files("last")[self.keep :]:
+        states = self._files("last")
+        ahead = [file for file in states if _step(file) > step]  # damaged ones, which were passed over when we resumed
+        for old in ahead + [file for file in states if file not in ahead][self.keep :]:
             old.unlink(missing_ok=True)
-        # A state refers to the best weights that it knew; those of the states we still have must stay.
-        for old in self._files("best")[self.keep :]:
-            old.unlink(missing_ok=True)
+        self._wanted = [state["best"]["step"], *self._wanted][: self.keep]
+        for old in self._files("best"):
+            if _step(old) not in self._wanted:
+                old.unlink(missing_ok=True)
         return path
 
     def save_best(self, weights: dict[str, Tensor], step: int) -> Path:
@@ -77,16 +84,29 @@ class CheckpointFolder:
         Raises:
             CheckpointError: there are checkpoints, but none is sound.
         """
-        return self._newest("last", lambda file: True)
+        state = self._newest("last", lambda file: True)
+        if state is not None:
+            self._wanted = [state["best"]["step"]]
+        return state
 
-    def load_best(self, step: int) -> dict[str, Tensor] | None:
+    def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights saved as best at `step`.
 
         Raises:
-            CheckpointError: they are there but damaged.
+            CheckpointError: they are damaged or missing.
         """
         found = self._newest("best", lambda file: _step(file) == step)
-        return None if found is None else found["model"]
+        if found is None:
+            raise CheckpointError(
+                f"the weights of the best epoch (step {step}) are missing from {self.folder}",
+                "restore the folder from a backup, or start the run again in a new directory",
+            )
+        weights: dict[str, Tensor] = found["model"]
+        return weights
+
+    def newest(self) -> Path | None:
+        """The file of the newest state."""
+        return next(iter(self._files("last")), None)
 
     def _write(self, kind: str, content: dict[str, Any], step: int) -> Path:
         buffer = io.BytesIO()
@@ -144,9 +164,13 @@ class CheckpointMemory:
         """A copy of the newest state."""
         return copy.deepcopy(self.last)
 
-    def load_best(self, step: int) -> dict[str, Tensor] | None:
+    def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights saved as best at `step`."""
-        return self.best.get(step)
+        return self.best[step]
+
+    def newest(self) -> Path | None:
+        """There are no files."""
+        return None
 
 
 def read_checkpoint(file: Path) -> dict[str, Any] | str:

@@ -53,6 +53,7 @@ def training(run: Run) -> Steps:
     while not state.finished:
         clock = Clock()
         yield from train_epoch(run)
+        yield from average_buffers(run)
         clock.lap("seconds_train")
         complete = (yield from validate(run)) if _validation_is_due(run) else None
         if complete is False:
@@ -121,6 +122,20 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
     return Decision(more=some > 0, stop=interrupted > 0, save=due > 0)
 
 
+def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
+    """Running statistics become those of all participants, weighted by the items they come from, unless kept private."""
+    strategy = run.state.strategy
+    if run.alone or strategy is None or strategy.buffers == "private":
+        return
+    buffers = [buffer for buffer in run.state.model.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    items = torch.tensor([run.state.sums.items], dtype=torch.float64)
+    *sums, total = yield Sum("buffers", [*(buffer.double() * float(items) for buffer in buffers), items])
+    for buffer, summed in zip(buffers, sums, strict=True):
+        buffer.copy_(summed / total)
+
+
 def validate(run: Run) -> Generator[Collective, Answer, bool]:
     """Score the validation split; False when a signal came in between."""
     return (yield from score_split(run, "validation"))
@@ -157,10 +172,9 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
 def final_scores(run: Run) -> Steps:
     """Score every split with the weights of the best epoch (the last ones where nothing was monitored)."""
     state = run.state
-    best = run.checkpoints.load_best(state.best.step) if state.best.step is not None else None
-    if best is not None:
+    if state.best.step is not None:
         module = state.average.module if state.average is not None else state.model
-        module.load_state_dict(best)
+        module.load_state_dict(run.checkpoints.load_best(state.best.step))
     return (yield from scoring(run))
 
 

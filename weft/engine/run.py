@@ -226,7 +226,10 @@ class Run:
 
     def last_good(self) -> str:
         """The newest saved state, in words."""
-        return f"the one under {self.path / 'checkpoints'}" if self.path is not None else "kept in memory"
+        newest = self.checkpoints.newest()
+        if newest is not None:
+            return str(newest)
+        return "none, it was too early" if self.path is not None else "kept in memory"
 
     # --- telling ------------------------------------------------------------------------------------------------------
 

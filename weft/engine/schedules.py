@@ -78,7 +78,8 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Steps taken and the scheduler's own state."""
-        return {"steps": self.steps, "learning_rate": self.learning_rate, "scheduler": self.scheduler.state_dict() if self.scheduler else None}
+        scheduler = self.scheduler.state_dict() if self.scheduler is not None else None
+        return {"steps": self.steps, "learning_rate": self.learning_rate, "scheduler": scheduler}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +45,12 @@ class Strategy:
 
     Attributes:
         steps_per_round: a round is this many optimizer steps; None for an epoch.
+        buffers: what happens to buffers (running statistics) at the end of an epoch: "average" makes them equal everywhere,
+            weighted by items; "private" leaves each participant its own.
     """
 
     steps_per_round: int | None = None
+    buffers: Literal["average", "private"] = "average"
 
     def watch(self, model: nn.Module) -> None:
         """Look at the model before training, for example to register hooks."""
