@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from weft.config.component import Place
+from weft.config.component import Component, Place
 from weft.errors import Problem
 
 KeyPath = tuple[str | int, ...]
@@ -35,15 +35,26 @@ class Document:
             path: key path in the experiment's full form; `component` may be absent in the file (short form of `model`).
             key: the place of the key rather than of its value.
         """
-        written = self._as_written(path)
-        if len(written) == len(path) or not path:
+        written, complete = self._as_written(path)
+        if path[len(written) :] and self._at(written) == path[-1]:  # the bare name of a component
+            return self.values.get(written) or self.keys.get(written) or Place()
+        if complete and not (written in self.keys or written in self.values):
+            inside = [place for known, place in self.keys.items() if known[: len(written)] == written]
+            return inside[0] if inside else self.values.get((), Place())
+        if complete:
             first, second = (self.keys, self.values) if key else (self.values, self.keys)
         else:
             first, second = self.keys, self.values
         return first.get(written) or second.get(written) or self.values.get((), Place())
 
-    def _as_written(self, path: KeyPath) -> KeyPath:
-        """The longest part of the path that exists in the document."""
+    def _at(self, path: KeyPath) -> Any:
+        node = self.data
+        for segment in path:
+            node = dict(children(node)).get(segment)
+        return node
+
+    def _as_written(self, path: KeyPath) -> tuple[KeyPath, bool]:
+        """The longest part of the path that exists in the document, and whether that is all of it."""
         written: KeyPath = ()
         node = self.data
         for position, segment in enumerate(path):
@@ -53,9 +64,9 @@ class Document:
             elif segment == "component" and position == 1:
                 continue
             else:
-                return written
+                return written, False
             written = (*written, segment)
-        return written
+        return written, True
 
     def at(self, problem: Problem, *, key: bool = False) -> Problem:
         """The problem with the place of its key path, unless it has one already."""
@@ -78,7 +89,9 @@ class Document:
 
 
 def children(value: Any) -> Iterable[tuple[str | int, Any]]:
-    """The entries of a mapping or list with their keys or positions; nothing for any other value."""
+    """The entries of a mapping, list or component with their keys or positions; nothing for any other value."""
+    if isinstance(value, Component):
+        return [(value.name, value.arguments)]
     if isinstance(value, Mapping):
         return list(value.items())
     if isinstance(value, list | tuple):

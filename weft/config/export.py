@@ -127,6 +127,8 @@ def _write_text(dumper: _Dumper, text: str) -> yaml.Node:
 
 def _write_float(dumper: _Dumper, number: float) -> yaml.Node:
     text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(number, repr(number))
+    if "e" in text and "." not in text:
+        text = text.replace("e", ".0e", 1)  # YAML 1.1, which other programs read, wants the point
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 

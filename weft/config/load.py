@@ -13,7 +13,7 @@ from weft.config.component import Component
 from weft.config.document import Document, KeyPath, children
 from weft.config.experiment import Experiment
 from weft.config.fields import Section
-from weft.config.hints import did_you_mean, shown
+from weft.config.hints import did_you_mean, nearest, shown
 from weft.config.overrides import apply_overrides
 from weft.config.patches import file_of
 from weft.config.problems import schema_problems, section_keys
@@ -58,7 +58,7 @@ def load_experiment(
         if check:
             from weft.config.checks import check_experiment
 
-            problems += check_experiment(experiment, doubtful=[problem.path for problem in problems if problem.path])
+            problems += check_experiment(experiment, doubtful=_doubtful(problems))
     if problems or experiment is None:
         raise ConfigError(_in_order(problems))
     return experiment
@@ -135,6 +135,17 @@ def _validate(document: Document, file: Path | None, known: list[Problem]) -> tu
         covered = [problem.path for problem in known]
         fresh = [problem for problem in problems if not _is_below(problem.path, covered)]
         return salvage(data, error), fresh
+
+
+def _doubtful(problems: list[Problem]) -> list[KeyPath]:
+    """The key paths that are wrong, and those that were probably meant by unknown keys."""
+    paths = [problem.path for problem in problems if problem.path]
+    for problem in problems:
+        if problem.path and problem.message.startswith("unknown key"):
+            *section, key = problem.path
+            if (meant := nearest(str(key), section_keys(Experiment, tuple(section)))) is not None:
+                paths.append((*section, meant))
+    return paths
 
 
 def _place_components(experiment: Experiment, document: Document) -> None:

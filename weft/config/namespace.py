@@ -49,12 +49,19 @@ class Namespace:
         """
         if kind not in SOURCES:
             raise ValueError(f"unknown kind of component {kind!r}; kinds are {', '.join(KINDS)}")
+        try:
+            return self._find(component, kind)  # type: ignore[no-any-return]
+        except ConfigError as error:
+            raise ConfigError([_placed(problem, component) for problem in error.problems]) from error
+
+    def _find(self, component: Component, kind: str) -> Any:
         if component.target is not None:
-            return component.target  # type: ignore[return-value]
-        found = self._find_name(component.name, kind)
-        if found is MISSING:
-            raise _error(component, f"there is no {kind} named {component.name!r}", self._hint(component.name, kind))
-        return found  # type: ignore[no-any-return]
+            return component.target
+        try:
+            return self.object(component.name, kind)
+        except ConfigError as error:
+            own = [p if p.file is not None else replace(p, path=(component.name, *p.path)) for p in error.problems]
+            raise ConfigError(own) from error
 
     def _find_name(self, name: str, kind: str) -> Any:
         for module in self.modules():
@@ -170,7 +177,7 @@ class Namespace:
             supplied: names of arguments that will be given from elsewhere.
         """
         try:
-            target = self.find(component, kind)
+            target = self._find(component, kind)
         except ConfigError as error:
             return error.problems
         if isinstance(target, str):

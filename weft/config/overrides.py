@@ -9,6 +9,7 @@ from typing import Any
 from weft.config.component import Component, Place
 from weft.config.document import Document, KeyPath
 from weft.config.hints import shown
+from weft.config.training import MODEL_KEYS, is_long_model
 from weft.config.yamlfile import parse_yaml
 from weft.errors import Problem
 
@@ -49,6 +50,8 @@ def _write(document: Document, segments: list[str], value: Any, place: Place) ->
     node: Any = document.data
     path: KeyPath = ()
     while True:
+        if path == ("model",):
+            node, path = _model_form(document, node, segments)
         key, used = _next_key(node, segments)
         if isinstance(node, list) and not (isinstance(key, int) and 0 <= key < len(node)):
             message = f"there is no entry {key!r} in a list of {len(node)}"
@@ -67,6 +70,23 @@ def _write(document: Document, segments: list[str], value: Any, place: Place) ->
             node[key] = opened
             document.mark(path, opened, place if child is None else document.values.get(path, place))
         node = opened
+
+
+def _model_form(document: Document, model: Any, segments: list[str]) -> tuple[Any, KeyPath]:
+    """Where in the `model` section to go on, which has a short form (the component alone) and a long one."""
+    if not isinstance(model, dict):
+        return model, ("model",)
+    own_key = segments[0] in MODEL_KEYS
+    if is_long_model(model) and not own_key and "component" in model:
+        opened = _opened(model["component"], segments)
+        model["component"] = opened
+        return opened, ("model", "component")
+    if own_key and model and not is_long_model(model):
+        document.data["model"] = {"component": model}
+        for places in (document.keys, document.values):
+            for known in [known for known in places if known[:1] == ("model",) and len(known) > 1]:
+                places[("model", "component", *known[1:])] = places.pop(known)
+    return document.data["model"], ("model",)
 
 
 def _next_key(node: Any, segments: list[str]) -> tuple[Any, int]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from weft.config.document import Document, KeyPath
-from weft.config.hints import did_you_mean, listing, shown
+from weft.config.hints import did_you_mean, listing, nearest, shown
 from weft.config.yamlfile import plain_value
 from weft.errors import Problem
 
@@ -70,7 +70,9 @@ def _translate(details: ErrorDetails, path: KeyPath, root: type[BaseModel]) -> P
         return Problem(f"the key {path[-1]!r} is missing", f"add '{path[-1]}: ...'{_describe(root, path)}")
     if kind == "literal_error" or kind == "enum":
         allowed = _allowed(context)
-        return Problem(f"expected one of {', '.join(allowed)}, found {shown(value)}", did_you_mean(value, allowed))
+        near = nearest(str(value), allowed)
+        hint = f"did you mean '{near}'?" if near else ""
+        return Problem(f"expected one of {', '.join(allowed)}, found {shown(value)}", hint)
     if kind in _BOUNDS:
         text, bound = _BOUNDS[kind]
         return Problem(f"expected {text.format(format(context[bound], 'g'))}, found {shown(value)}")

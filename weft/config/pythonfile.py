@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from weft.config.component import Place
 from weft.config.dataset import DatasetConfig, SplitConfig, TableConfig, TransformsConfig
-from weft.config.document import Document, KeyPath
+from weft.config.document import Document, KeyPath, children
 from weft.config.experiment import Experiment
 from weft.config.hints import shown
 from weft.config.patches import load_patch, problem_in_file
@@ -84,9 +84,12 @@ def _find_places(tree: ast.Module, path: Path, document: Document, *, only_writt
     }
     finder = _Finder(path, assigned, document)
     if "experiment" in assigned:
-        finder.visit(assigned["experiment"], (), 0)
+        finder.visit(assigned["experiment"], (), document.data, 0)
     if not only_written:
         document.data = finder.outline
+
+
+_Entry = tuple[str | int, ast.expr | ast.keyword, ast.expr]  # key, where it is written, and its value
 
 
 class _Finder:
@@ -98,30 +101,59 @@ class _Finder:
         self.document = document
         self.outline: dict[str | int, Any] = {}
 
-    def visit(self, node: ast.expr, path: KeyPath, depth: int) -> None:
+    def visit(self, node: ast.expr, path: KeyPath, data: Any, depth: int) -> None:
+        """Note the places in an expression.
+
+        Args:
+            node: the expression.
+            path: key path of its value.
+            data: its value.
+            depth: how many expressions lie around it.
+        """
         if depth > 50:
             return
         self.document.values.setdefault(path, Place(self.path, node.lineno, node.col_offset + 1))
-        if path:
-            outline = self.outline
-            for segment in path:
-                outline = outline.setdefault(segment, {})
+        outline = self.outline
+        for segment in path:
+            outline = outline.setdefault(segment, {})
         if isinstance(node, ast.Name) and node.id in self.assigned:
-            self.visit(self.assigned[node.id], path, depth + 1)
-        for segment, key, child in _entries(node):
+            self.visit(self.assigned[node.id], path, data, depth + 1)
+        entries = _entries(node)
+        inside = dict(children(data))
+        if (
+            path == ("model",)
+            and "component" in inside
+            and not any(segment == "component" for segment, _, _ in entries)
+        ):
+            self.visit(node, ("model", "component"), inside["component"], depth + 1)  # the section's short form
+        elif len(inside) == 1 and not any(segment in inside for segment, _, _ in entries):
+            entries, path, inside = self._in_component(node, entries, path, inside)
+        for segment, key, child in entries:
             self.document.keys.setdefault((*path, segment), Place(self.path, key.lineno, key.col_offset + 1))
-            self.visit(child, (*path, segment), depth + 1)
+            self.visit(child, (*path, segment), inside.get(segment), depth + 1)
+
+    def _in_component(
+        self, node: ast.expr, entries: list[_Entry], path: KeyPath, inside: dict[str | int, Any]
+    ) -> tuple[list[_Entry], KeyPath, dict[str | int, Any]]:
+        """A component that is written with its class, `{Class: {...}}` or `Component.of(Class, ...)`: where its
+        arguments are written."""
+        ((name, arguments),) = inside.items()
+        path = (*path, name)
+        self.document.keys.setdefault(path, Place(self.path, node.lineno, node.col_offset + 1))
+        if isinstance(node, ast.Dict) and len(node.values) == 1:
+            entries = _entries(node.values[0])
+        return entries, path, dict(children(arguments))
 
 
-def _entries(node: ast.expr) -> list[tuple[str | int, ast.expr | ast.keyword, ast.expr]]:
+def _entries(node: ast.expr) -> list[_Entry]:
     if isinstance(node, ast.Call):
         return [("class" if k.arg == "class_" else k.arg, k, k.value) for k in node.keywords if k.arg is not None]
     if isinstance(node, ast.Dict):
-        found: list[tuple[str | int, ast.expr | ast.keyword, ast.expr]] = []
-        for key, value in zip(node.keys, node.values):
-            if isinstance(key, ast.Constant) and isinstance(key.value, str | int):
-                found.append((key.value, key, value))
-        return found
+        return [
+            (key.value, key, value)
+            for key, value in zip(node.keys, node.values)
+            if isinstance(key, ast.Constant) and isinstance(key.value, str | int)
+        ]
     if isinstance(node, ast.List | ast.Tuple):
         return [(index, child, child) for index, child in enumerate(node.elts)]
     return []

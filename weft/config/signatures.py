@@ -55,7 +55,7 @@ def check_arguments(
     parameters = parameters_of(target, kind)
     if parameters is None:
         return []
-    name = component.name
+    path, name = component.name, component.name.rpartition(".")[2]
     named = {
         key: value
         for key, value in parameters.items()
@@ -67,19 +67,19 @@ def check_arguments(
     for argument, value in component.arguments.items():
         if argument not in named and not takes_any:
             hint = did_you_mean(argument, named) if named else f"{name} takes no arguments"
-            problems.append(Problem(f"{name} has no argument {argument!r}", hint, (name, argument)))
+            problems.append(Problem(f"{name} has no argument {argument!r}", hint, (path, argument)))
         elif argument in named:
             problem = _type_problem(argument, value, named[argument], annotations)
             if problem is not None:
-                problems.append(Problem(problem[0], problem[1], (name, argument)))
+                problems.append(Problem(problem[0], problem[1], (path, argument)))
     given = {*component.arguments, *supplied, *BY_NAME.get(kind, ())}
     missing = [key for key, value in named.items() if value.default is value.empty and key not in given]
     if missing:
         what = "argument" if len(missing) == 1 else "arguments"
-        hint = f"write {name}: {{{', '.join(f'{key}: ...' for key in missing)}}}"
+        hint = f"write {path if component.target is None else name}: {{{', '.join(f'{key}: ...' for key in missing)}}}"
         if unused := [key for key in named if key not in component.arguments and key not in missing]:
             hint += "; " + listing(unused).replace("valid: ", "it also takes ")
-        problems.append(Problem(f"{name} needs the {what} {', '.join(missing)}", hint, (name,)))
+        problems.append(Problem(f"{name} needs the {what} {', '.join(missing)}", hint, (path,)))
     return problems
 
 

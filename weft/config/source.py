@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import io
+import linecache
 import sys
 import sysconfig
 import textwrap
@@ -35,18 +36,19 @@ def normalised(source: str) -> str:
     for kind, text in _tokens(source):
         if kind == tokenize.NEWLINE:
             lines.append([])
-        elif kind == tokenize.INDENT:
-            lines[-1].append("<in>")
-        elif kind == tokenize.DEDENT:
-            lines[-1].append("<out>")
+        elif kind in _MARKS:
+            lines += [[_MARKS[kind]], []]
         else:
             lines[-1].append(text)
     return "\n".join(" ".join(line) for line in lines if line and not _is_bare_text(line))
 
 
+_MARKS = {tokenize.INDENT: "<in>", tokenize.DEDENT: "<out>"}
+
+
 def _is_bare_text(line: list[str]) -> bool:
-    code = [text for text in line if text not in ("<in>", "<out>")]
-    return len(code) == 1 and code[0][-1:] in "'\"" and len(line) == 1
+    """Whether a logical line is a text by itself: a docstring."""
+    return len(line) == 1 and line[0][-1:] in ("'", '"')
 
 
 def _tokens(source: str) -> Iterator[tuple[int, str]]:
@@ -200,15 +202,17 @@ def is_library(target: Any) -> bool:
 def definition_digest(target: Any) -> str:
     """Digest of the source of a user's class or function and of all that it uses of the user's files."""
     path = user_file_of(target)
-    name = target.__qualname__.partition(".")[0]
-    if path is None or "<locals>" in target.__qualname__:
-        return _digest([_source_of_object(target)])
-    if path.suffix != ".py":
+    if path is not None and path.suffix != ".py":
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    file = SourceFile.read(path)
-    if name not in file.bindings:
-        return _digest([_source_of_object(target)])
-    return _digest(_texts(file, file.needed([name]), target.__module__, {path.resolve()}))
+    file = SourceFile.read(path) if path is not None else None
+    name = target.__qualname__.partition(".")[0]
+    if file is not None and path is not None and "<" not in target.__qualname__ and name in file.bindings:
+        return _digest(_texts(file, file.needed([name]), target.__module__, {path.resolve()}))
+    own = _source_of_object(target)
+    if file is None or path is None:
+        return _digest([normalised(own)])
+    statements = file.needed({name for statement in ast.parse(own).body for name in _names_used(statement)})
+    return _digest([normalised(own), *_texts(file, statements, target.__module__, {path.resolve()})])
 
 
 def effects_digest(path: Path) -> str | None:
@@ -253,11 +257,28 @@ def _source_of_object(target: Any) -> str:
     if getattr(target, "__name__", "") == "<lambda>":
         raise ConfigError("a lambda has no name, so its source cannot be told", "write a function with def")
     try:
-        return normalised(textwrap.dedent(inspect.getsource(target)))
-    except (OSError, TypeError) as error:
+        found = _source_of_class(target) if isinstance(target, type) else None
+        return textwrap.dedent(found if found is not None else inspect.getsource(target))
+    except (OSError, TypeError, SyntaxError) as error:
         raise ConfigError(
             f"the source of {target.__qualname__} cannot be read: {error}", "define it in a file and import it"
         ) from error
+
+
+def _source_of_class(target: type) -> str | None:
+    """Source of a class, found by one of its methods: its name may mean another class of the same file or notebook."""
+    own = [value for value in vars(target).values() if inspect.isfunction(value)]
+    own = [function for function in own if function.__qualname__.startswith(f"{target.__qualname__}.")]
+    if not own:
+        return None
+    code = own[0].__code__
+    lines = linecache.getlines(code.co_filename)
+    for node in ast.walk(ast.parse("".join(lines))):
+        if isinstance(node, ast.ClassDef) and node.name == target.__name__:
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first <= code.co_firstlineno <= (node.end_lineno or 0):
+                return "".join(lines[first - 1 : node.end_lineno])
+    return None
 
 
 def _digest(texts: list[str]) -> str:

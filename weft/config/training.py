@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from weft.config.component import Component
 from weft.config.fields import Count, FilePath, Items, NotNegative, Positive, Section
 
-_MODEL_KEYS = ("component", "weights", "freeze", "unfreeze")
+MODEL_KEYS = ("component", "weights", "freeze", "unfreeze")
 
 
 class ModelConfig(Section):
@@ -35,7 +35,7 @@ class ModelConfig(Section):
 
 def is_long_model(value: Any) -> bool:
     """Whether a `model:` section is written in its long form, with keys of its own rather than a component."""
-    return isinstance(value, Mapping) and bool(set(value) & set(_MODEL_KEYS))
+    return isinstance(value, Mapping) and bool(set(value) & set(MODEL_KEYS))
 
 
 class MonitorConfig(Section):
