@@ -123,17 +123,20 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
 
 
 def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
-    """Running statistics become those of all participants, weighted by the items they come from, unless kept private."""
+    """Running statistics become those of all participants, weighted by the items they come from, unless kept private.
+
+    Counters (whole numbers) become those of the first participant.
+    """
     strategy = run.state.strategy
-    if run.alone or strategy is None or strategy.buffers == "private":
-        return
-    buffers = [buffer for buffer in run.state.model.buffers() if buffer.is_floating_point()]
-    if not buffers:
+    buffers = list(run.state.model.buffers())
+    if run.alone or strategy is None or strategy.buffers == "private" or not buffers:
         return
     items = torch.tensor([run.state.sums.items], dtype=torch.float64)
-    *sums, total = yield Sum("buffers", [*(buffer.double() * float(items) for buffer in buffers), items])
+    first = int(run.participant == 0)
+    sent = [buffer.double() * items if buffer.is_floating_point() else buffer.long() * first for buffer in buffers]
+    *sums, total = yield Sum("buffers", [*sent, items])
     for buffer, summed in zip(buffers, sums, strict=True):
-        buffer.copy_(summed / total)
+        buffer.copy_(summed / total if buffer.is_floating_point() else summed)
 
 
 def validate(run: Run) -> Generator[Collective, Answer, bool]:

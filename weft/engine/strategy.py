@@ -45,7 +45,7 @@ class Strategy:
 
     Attributes:
         steps_per_round: a round is this many optimizer steps; None for an epoch.
-        buffers: what happens to buffers (running statistics) at the end of an epoch: "average" makes them equal everywhere,
+        buffers: what happens to running statistics at the end of an epoch: "average" makes them equal everywhere,
             weighted by items; "private" leaves each participant its own.
     """
 
