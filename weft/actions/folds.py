@@ -20,7 +20,7 @@ from weft.engine import Observer, build_run
 from weft.engine.collectives import Gather, Sum, combine
 from weft.engine.run import SplitScores
 from weft.report import write_report
-from weft.runs import RunDirectory, append_experiment_row, new_run_path
+from weft.runs import RunDirectory, append_experiment_row, new_run_path, write_atomically
 
 logger = logging.getLogger("weft")
 
@@ -29,7 +29,7 @@ def train_folds(experiment: Experiment, out: Path | str | None, observers: Seque
     """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.train`."""
     path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
     with RunDirectory.create(path) as parent:
-        parent.experiment_file.write_text(dump_yaml(experiment), encoding="utf-8")
+        write_atomically(parent.experiment_file, dump_yaml(experiment).encode())
         parent.write_json(
             parent.summary_file, {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}}
         )

@@ -44,11 +44,19 @@ def open_run(path: Path | str, overrides: Sequence[str] = (), *, writing: bool =
     """
     directory = RunDirectory.open(path, writing=writing)
     try:
-        provenance = directory.read_json(directory.provenance_file)
-    except FileNotFoundError as error:
+        return _opened(directory, overrides)
+    except BaseException:
+        directory.unlock()
+        raise
+
+
+def _opened(directory: RunDirectory, overrides: Sequence[str]) -> OpenedRun:
+    if not directory.provenance_file.exists():
         raise RunDirectoryError(
-            f"{directory.path} has no provenance.json", "it was stopped before training began: start it again"
-        ) from error
+            f"{directory.path} has no provenance.json: the run ended before its training began",
+            "there is nothing to go on from: remove the folder and start it again",
+        )
+    provenance = directory.read_json(directory.provenance_file)
     experiment = load_experiment(directory.experiment_file, overrides, base=provenance["base"])
     patches = [directory.path / stored for stored in provenance.get("patches", {}).values()]
     if patches:

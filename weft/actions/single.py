@@ -37,6 +37,7 @@ from weft.runs import (
     collect_provenance,
     new_run_path,
     snapshot_code,
+    write_atomically,
     write_requirements,
 )
 
@@ -79,6 +80,8 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
         done = directory.result()
         if done is not None and done.get("status") == "finished":
             logger.info("%s is finished already", directory.path)
+            if not directory.report.exists():  # killed between the two
+                write_report(directory.path)
             return TrainedRun(directory.path, done)
         _refuse_other_code(opened)
         data = open_experiment_data(opened.experiment)
@@ -107,7 +110,7 @@ def _refuse_other_code(opened: OpenedRun) -> None:
 def describe_run(directory: RunDirectory, experiment: Experiment, data: Data, threads: int) -> None:
     """Write everything that is known before training: experiment, code, data, splits and provenance (last of all)."""
     manifest = digest_experiment_data(experiment)
-    directory.experiment_file.write_text(dump_yaml(experiment), encoding="utf-8")
+    write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
     patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
     write_requirements(directory.requirements)
     directory.write_json(directory.data_file, data.summary())
@@ -221,14 +224,17 @@ def _write_outcome(
         "skipped_items": result.skipped_items,
         "resume": None,
     }
-    directory.write_result(outcome)
     append_experiment_row(directory.path, to_dict(experiment), outcome)
+    directory.write_result(outcome)  # last: a run that says it is finished lacks nothing
 
 
 def _write_failure(directory: RunDirectory, error: BaseException, record: dict[str, Any]) -> None:
     """Say in result.json how the run ended; when even that cannot be written, the error itself matters more."""
-    stopped = isinstance(error, Stopped)
-    message = error.message if isinstance(error, WeftError) else f"{type(error).__name__}: {error}"
+    stopped = isinstance(error, Stopped | KeyboardInterrupt)
+    if isinstance(error, KeyboardInterrupt):
+        message = "ended at once by a second interrupt; what was saved before is kept"
+    else:
+        message = error.message if isinstance(error, WeftError) else f"{type(error).__name__}: {error}"
     logger.log(logging.INFO if stopped else logging.ERROR, "%s", message)
     resumable = any(directory.checkpoints.glob("last-*.pt"))
     outcome = record | {
@@ -236,6 +242,8 @@ def _write_failure(directory: RunDirectory, error: BaseException, record: dict[s
         "error": None if stopped else message,
         "resume": f"weft train --resume {shlex.quote(str(directory.path))}" if resumable else None,
     }
+    if isinstance(error, KeyboardInterrupt) and resumable:
+        logger.warning("resume with: %s", outcome["resume"])
     with contextlib.suppress(RunDirectoryError, OSError):
         directory.write_result(outcome)
     if isinstance(error, WeftError) and not stopped and resumable and "resume" not in error.hint:
