@@ -65,9 +65,9 @@ class Case:
 class Rows(Dataset[tuple[Tensor, Tensor]]):
     """A dataset as people write them: one item at a time, nothing known about what lies behind."""
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        self.inputs = inputs
-        self.targets = targets
+    def __init__(self, inputs: str, targets: str) -> None:
+        self.inputs = torch.from_numpy(np.load(inputs, allow_pickle=False))
+        self.targets = torch.from_numpy(np.load(targets, allow_pickle=False))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -92,7 +92,7 @@ class Prepared:
 
     def dataset(self, split: str, *, row_by_row: bool) -> Dataset[Any]:
         """The split as a torch dataset."""
-        return Rows(*self.tensors[split]) if row_by_row else TensorDataset(*self.tensors[split])
+        return Rows(**self.files[split]) if row_by_row else TensorDataset(*self.tensors[split])
 
 
 def prepare(case: Case, folder: Path) -> Prepared:

@@ -25,9 +25,9 @@ def train(prepared: Prepared, folder: Path) -> Outcome:
     Average().attach(trainer, "loss")
     ProgressBar(desc="epoch").attach(trainer, output_transform=lambda value: {"loss": value})
 
-    @trainer.on(Events.EPOCH_STARTED)
-    def order(engine: Engine) -> None:
-        loaders.generator.manual_seed(seed_for(SEED, engine.state.epoch - 1))
+    @trainer.on(Events.STARTED | Events.DATALOADER_STOP_ITERATION)
+    def order(engine: Engine) -> None:  # before the loader is opened: an old one that is exhausted draws once more
+        loaders.generator.manual_seed(seed_for(SEED, max(engine.state.epoch - 1, 0)))
 
     @trainer.on(Events.EPOCH_COMPLETED)
     def validate(engine: Engine) -> None:

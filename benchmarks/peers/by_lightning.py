@@ -51,17 +51,19 @@ class Module(LightningModule):
 
 
 class Order(Callback):
-    """Gives the training items the order that all others use; starts the clock."""
+    """Gives the training items the order that all others use (Lightning opens the loader before it announces an epoch);
+    starts the clock."""
 
     def __init__(self, generator: torch.Generator, watch: Stopwatch) -> None:
         self.generator = generator
         self.watch = watch
+        generator.manual_seed(seed_for(SEED, 0))
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         self.watch.start()
 
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        self.generator.manual_seed(seed_for(SEED, trainer.current_epoch))
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        self.generator.manual_seed(seed_for(SEED, trainer.current_epoch + 1))
 
 
 def train(prepared: Prepared, folder: Path) -> Outcome:

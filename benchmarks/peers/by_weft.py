@@ -45,8 +45,7 @@ def describe(prepared: Prepared, *, row_by_row: bool, fused: bool, channels_last
     case = prepared.case
     dataset: dict[str, Any] = {"arrays": prepared.files}
     if row_by_row:
-        parts = prepared.tensors.items()
-        dataset = {"class": {name: Component.of(Rows(*tensors)) for name, tensors in parts}}
+        dataset = {"class": {name: Component.of(Rows, **files) for name, files in prepared.files.items()}}
     return {
         "name": f"benchmark-{case.key}",
         "seed": SEED,
