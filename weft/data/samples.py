@@ -37,7 +37,9 @@ def samples_of(item: Any, keys: tuple[Sequence[str], Sequence[str]]) -> list[Sam
     Raises:
         DataError: the item has none of these forms.
     """
-    if isinstance(item, list) and item and isinstance(item[0], Mapping | tuple):
+    if isinstance(item, Sample):
+        return [item]
+    if isinstance(item, list) and item and isinstance(item[0], Mapping | tuple | Sample):
         return [sample for part in item for sample in samples_of(part, keys)]
     if isinstance(item, Mapping):
         return [_from_dict(item, keys)]
