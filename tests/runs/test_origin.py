@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import torch  # noqa: F401  threads and devices are recorded only where torch is loaded
+import torch  # threads and devices are recorded only where torch is loaded
 
 import weft
 from weft.errors import RunDirectoryError
@@ -49,7 +49,7 @@ def test_provenance_tells_code_environment_machine_and_command(tmp_path: Path, m
 
 
 def test_collecting_provenance_does_not_import_torch() -> None:
-    code = "import sys; from weft.runs import collect_provenance; collect_provenance(None, {}); assert 'torch' not in sys.modules"
+    code = "import sys, weft.runs; weft.runs.collect_provenance(None, {}); assert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(weft.__file__).parents[1], capture_output=True, text=True
     )

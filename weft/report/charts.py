@@ -21,7 +21,7 @@ from weft.report.svg import (
 from weft.report.words import number
 
 _WIDTH, _HEIGHT = 400.0, 250.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 14.0, 34.0, 40.0
+_LEGEND_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 34.0, 40.0
 _MOST_POINTS = 400  # of a curve: more than that cannot be seen
 _MOST_MARKS = 40  # up to so many points each is marked
 _LETTER = 6.6  # width of a letter in the legend
@@ -74,8 +74,8 @@ def line_chart(title: str, series: Sequence[Series], axes: Axes) -> str:
     rows = _legend_rows(drawn, width) if axes.legend else []
     top = _TOP + 18.0 * max(0, len(rows) - 1) if rows else 14.0
     top += 14.0 if axes.marked_x is not None else 0.0  # a line of its own for the mark's name
-    x = _x_scale(drawn, axes, width)
     y = _y_scale(drawn, axes, top, height)
+    x = _x_scale(drawn, axes, _left_of(y, axes), width)
     parts = [_frame(x, y, axes, top, height)]
     if axes.diagonal:
         parts.append(path([(x(x.low), y(y.low)), (x(x.high), y(y.high))], class_="guide"))
@@ -117,11 +117,18 @@ def thinned(points: Sequence[Point]) -> list[Point]:
     return [*kept, points[-1]] if kept[-1] != points[-1] else kept
 
 
-def _x_scale(series: Sequence[Series], axes: Axes, width: float) -> Scale:
+def _left_of(y: Scale, axes: Axes) -> float:
+    """The room that the labels at the left take."""
+    ticks = y.ticks(5)
+    longest = max((len(tick_label(tick, ticks)) for tick in ticks), default=0)
+    return 14 + _LETTER * longest + (16 if axes.y_label else 0)
+
+
+def _x_scale(series: Sequence[Series], axes: Axes, left: float, width: float) -> Scale:
     low, high = axes.x_range or extent(x for one in series for x, _ in one.points) or (0.0, 1.0)
     if low == high:
         low, high = low - 1, high + 1
-    return Scale(low, high, _LEFT, width - _RIGHT)
+    return Scale(low, high, left, width - _RIGHT)
 
 
 def _y_scale(series: Sequence[Series], axes: Axes, top: float, height: float) -> Scale:
@@ -183,12 +190,12 @@ def text_of(name: str, a: float, b: float) -> str:
 def _legend_rows(series: Sequence[Series], width: float) -> list[list[tuple[float, Series]]]:
     """The names laid out in rows that fit into the width: (x, series)."""
     rows: list[list[tuple[float, Series]]] = [[]]
-    x = _LEFT
+    x = _LEGEND_LEFT
     for one in series:
         room = 30 + _LETTER * len(_short(one.name, 34))
         if rows[-1] and x + room > width:
             rows.append([])
-            x = _LEFT
+            x = _LEGEND_LEFT
         rows[-1].append((x, one))
         x += room + 8
     return rows

@@ -135,7 +135,7 @@ def _scores(history: Sequence[Row], best: tuple[float, str] | None) -> list[str]
     found = []
     for split in ("validation", "train"):
         own = {name: column(history, name) for name in names if name.startswith(f"{split}_")}
-        shares = {name: points for name, points in own.items() if _is_share(points)}
+        shares = {name: points for name, points in own.items() if _is_share(name, points)}
         series = [
             Series(label(name.removeprefix(f"{split}_")), points, index)
             for index, (name, points) in enumerate(list(shares.items())[:STYLES])
@@ -154,7 +154,10 @@ def _axes(history: Sequence[Row], **more: Any) -> Axes:
     return Axes("epoch", x_range=whole, whole_x=True, **more)
 
 
-def _is_share(points: Sequence[Point]) -> bool:
+def _is_share(name: str, points: Sequence[Point]) -> bool:
+    """Whether a score is a share of 1 of which more is better, so that it can stand beside the others of its kind."""
+    if any(word in name for word in ("error", "loss", "brier")):
+        return False
     found = extent(y for _, y in points)
     return found is not None and found[0] >= 0 and found[1] <= 1
 

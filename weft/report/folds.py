@@ -34,7 +34,7 @@ def fold_context(files: RunFiles) -> dict[str, Any]:
         "tables": [_table(split, scores) for split, scores in by_split.items()],
         "figures": _figures(by_split, results),
         "folds": [_row(path, results[path.name]) for path in files.directory.folds()],
-        "details": details(files.scores),
+        "details": details(files.scores, {"validation": "out-of-fold"}),
         "fold_columns": ["Status", "Best epoch", "Epochs", "Duration"],
     }
     entries = [("tables", "scores", "Scores"), ("figures", "figures", "Fold by fold"), ("folds", "folds", "Folds")]

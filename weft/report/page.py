@@ -71,7 +71,7 @@ def run_context(files: RunFiles) -> dict[str, Any]:
         "scores": score_table(scores),
         "curves": curves(files.history, files.steps, best if isinstance(best, int) else None),
         "history": history_table(files.history),
-        "details": details(files.scores),
+        "details": details(files.scores, {"train": "training"}),
         "data": data_tables(files.data),
     }
     sections = [("scores", "Scores"), ("curves", "Training"), ("details", "Predictions"), ("data", "Data")]

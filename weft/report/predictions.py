@@ -24,23 +24,27 @@ class Figure:
     svg: Markup
 
 
-def details(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Matrix, curves and tables of each split, the one that tells most first."""
+def details(scores: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Matrix, curves and tables of each split, the one that tells most first.
+
+    Args:
+        scores: contents of scores/<split>.json.
+        names: what splits are called, where it is not their own name.
+    """
     first = main_split(scores)
     order = [name for name in in_order(scores) if name != first]
     found = []
     for split in [first, *order] if first else []:
         content = scores[split].get("details")
         if isinstance(content, dict) and content:
-            part = split_details(split, content)
+            part = split_details(names.get(split, split), content)
             if any(part[key] for key in ("matrix", "confusions", "curves", "tables")):
                 found.append(part)
     return found
 
 
-def split_details(split: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Matrix, curves and tables of one split."""
-    word = "training" if split == "train" else split
+def split_details(word: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Matrix, curves and tables of one split, called `word`."""
     confusion = read_confusion(content)
     matrix, worst = "", []
     if confusion is not None:

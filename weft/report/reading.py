@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from weft.errors import RunDirectoryError
 from weft.runs import Row, RunDirectory, mask, read_json, read_rows
 
 _LONGEST_TEXT = 120_000  # characters of a configuration that are shown
-_MOST_STEPS = 20_000  # rows of steps.csv that are kept for the figure
+_MOST_STEPS = 4_000  # rows of steps.csv that are kept for the figure
 
 
 @dataclass(slots=True)
@@ -130,8 +130,19 @@ def _read_tables(files: RunFiles) -> None:
     else:
         files.notes.append("history.csv is missing: no epoch was completed")
     if run.steps_file.exists():
-        rows = _or_note(files, lambda: list(read_rows(run.steps_file))) or []
-        files.steps = rows[:: max(1, len(rows) // _MOST_STEPS)]
+        files.steps = _or_note(files, lambda: sampled(read_rows(run.steps_file), _MOST_STEPS)) or []
+
+
+def sampled(rows: Iterable[Row], most: int) -> list[Row]:
+    """At most `most` rows, evenly spread, of a table that may be too long to hold."""
+    kept: list[Row] = []
+    stride = 1
+    for index, row in enumerate(rows):
+        if index % stride == 0:
+            kept.append(row)
+        if len(kept) > most:
+            kept, stride = kept[::2], stride * 2
+    return kept
 
 
 def _read_scores(files: RunFiles) -> None:
