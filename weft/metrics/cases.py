@@ -27,7 +27,7 @@ class CaseRecorder:
 
     def update(self, batch: BatchView, loss: Tensor | None) -> None:
         """Keep a batch whose cases have names; `loss` with one value per sample makes a column."""
-        self.names.extend(batch.case_names)
+        self.names.extend(batch.cases or ())
         if self.setting.kind != "segmentation":
             self._outputs.append(batch.logits.clone())  # the model may reuse its output buffers
             self._targets.append(batch.labels)

@@ -244,10 +244,6 @@ class BatchView:
             return logits
         return class_log_odds(logits)
 
-    @cached_property
-    def case_names(self) -> list[str]:
-        return [str(case) for case in self.cases or ()]
-
 
 _SHAPES = {
     "binary": BatchView._binary,

@@ -56,7 +56,9 @@ def normalization(name: str, channels: int, dimensions: int, network: str = "net
     if name == "instance":
         if dimensions == 0:
             raise UsageError(f"{network}: instance normalization needs images", "use batch, layer, group or none")
-        return (nn.InstanceNorm2d, nn.InstanceNorm3d)[dimensions - 2](channels, affine=True)
+        # The same numbers as InstanceNorm (one group per channel), several times faster on a CPU; and torch.compile and
+        # torch.export keep the batch and image size free with it.
+        return nn.GroupNorm(channels, channels)
     if name == "group":
         return nn.GroupNorm(max(g for g in range(1, 9) if channels % g == 0), channels)
     return nn.GroupNorm(1, channels) if name == "layer" else nn.Identity()

@@ -73,7 +73,7 @@ class UNet(nn.Module):
         levels = [width * 2**level for level in range(depth)] if channels is None else list(channels)
         check_counts("UNet", **{f"channels[{index}]": count for index, count in enumerate(levels)})
         self.strides = _strides(strides, len(levels), spatial_dims)
-        self.normalization = normalization
+        self.normalization = str(normalization).lower()
         pooled = choice(downsampling, DOWNSAMPLING, "downsampling", "UNet") == "max_pool"
         upsampling = choice(upsampling, UPSAMPLING, "upsampling", "UNet")
 
@@ -112,7 +112,7 @@ class UNet(nn.Module):
         size = list(images.shape[2:])
         for stride in self.strides:
             size = [(length + step - 1) // step for length, step in zip(size, stride, strict=True)]
-        if self.training and self.normalization == "instance" and prod(size) == 1:
+        if self.normalization == "instance" and prod(size) == 1:
             raise UsageError(
                 f"UNet: input {list(images.shape)} shrinks to a single point after {len(self.strides)} levels, "
                 "which instance normalization cannot scale",
