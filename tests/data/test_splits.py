@@ -183,3 +183,21 @@ def test_given_test_data_stay_what_they_are(tmp_path: Path) -> None:
     pairs = {name: {"inputs": f"{name}.npy"} for name in ("train", "test")}
     data = opened(tmp_path, arrays=pairs, split={"ratio": [0.75, 0.25]})
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 15, "validation": 5, "test": 5}
+
+
+def test_split_files_cannot_use_a_name_that_several_items_have(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("name,x,y\na,1,0\na,2,1\nb,3,0\n")
+    (tmp_path / "splits").mkdir()
+    fields = {
+        "table": {"file": "data.csv"},
+        "inputs": ["x"],
+        "targets": ["y"],
+        "case": "name",
+        "split": {"files": "splits"},
+    }
+    (tmp_path / "splits" / "one.json").write_text('{"train": ["a"], "validation": ["b"]}')
+    with pytest.raises(DataError, match="names 'a'") as caught:
+        opened(tmp_path, **fields)
+    assert "several items have the same name" in caught.value.hint
+    (tmp_path / "splits" / "one.json").write_text('{"train": [0, 1], "validation": [2]}')
+    assert len(opened(tmp_path, **fields).splits["train"]) == 2

@@ -203,3 +203,14 @@ def test_a_label_out_of_range_is_named_with_case_and_line(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"train.csv line 3 \(case b\): label 9 is out of range for 2 classes"):
         check_targets(data, 2)
     check_targets(data, 10)
+
+
+def test_missing_files_are_bad_items_where_those_are_skipped(tmp_path: Path) -> None:
+    for name in "abc":
+        np.save(tmp_path / f"{name}.npy", np.ones(2))
+    text = "x,y\n" + "".join(f"{name}.npy,1\n" for name in "abgc")
+    data = table(tmp_path, text, inputs=["x"], targets=["y"], case=None, on_bad_item="skip")
+    loader = make_loader(data.splits["train"], batch_size=4, seed=0, shuffle=False)
+    assert [batch.index.tolist() for batch in loader.epoch(0)] == [[0, 1, 3]]
+    assert list(loader.skipped_items) == ["g"]
+    assert "g.npy" in loader.skipped_items["g"]

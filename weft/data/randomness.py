@@ -2,6 +2,8 @@
 
 An item that draws from torch, NumPy, `random`, from generators that the dataset or its transforms hold, or through
 objects with MONAI's `set_random_state`, looks the same with any number of workers, in any batch and after a restart.
+Out of reach are only sources that nobody can seed from outside: `os.urandom`, or an unseeded generator that is made
+anew inside the item.
 """
 
 from __future__ import annotations
@@ -221,7 +223,7 @@ def _walk(root: object) -> Iterator[Any]:
         if isinstance(value, _GENERATORS):
             yield value
             continue
-        if callable(getattr(value, "set_random_state", None)):
+        if _is_randomizable(value):
             yield value
         stack.extend(reversed(list(_parts(value))))
 
@@ -254,10 +256,10 @@ def _function_parts(function: types.FunctionType) -> Iterator[object]:
 
 
 def _object_parts(value: Any) -> Iterator[object]:
-    registered = getattr(value, "generators", None)
-    if callable(registered) and isinstance(registered, types.MethodType):
-        yield from registered()
-    keyed_by_itself = callable(getattr(value, "set_random_state", None))
+    registered = getattr(type(value), "generators", None)
+    if isinstance(registered, types.FunctionType) and registered.__code__.co_argcount == 1:
+        yield from registered(value)
+    keyed_by_itself = _is_randomizable(value)
     for part in list(getattr(value, "__dict__", {}).values()):
         if not (keyed_by_itself and isinstance(part, np.random.RandomState)):  # set_random_state replaces it
             yield part
@@ -268,6 +270,11 @@ def _object_parts(value: Any) -> Iterator[object]:
         method: Callable[..., object] | None = getattr(type(value), name, None)
         if isinstance(method, types.FunctionType):
             yield method
+
+
+def _is_randomizable(value: object) -> bool:
+    # Asked of the class: an object may make up attributes, or do work, when asked for one.
+    return callable(getattr(type(value), "set_random_state", None))
 
 
 def _slots(kind: type) -> Iterator[str]:

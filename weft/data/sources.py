@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from weft.config import ArrayPair, Component, DatasetConfig, Namespace
@@ -15,7 +16,7 @@ from weft.data.array_source import part_from_files, part_from_object
 from weft.data.chain import Chain, MemoryCache, build_chain, loads_files
 from weft.data.dataset_source import parts_from_classes
 from weft.data.folder_source import parts_from_folder
-from weft.data.items import BaseItems, ColumnItems, DatasetItems, Transformed, finish_inputs
+from weft.data.items import BaseItems, ColumnItems, DatasetItems, Transformed
 from weft.data.parts import Part
 from weft.data.split_data import SplitData
 from weft.data.splits import NAMES, divide, split_files
@@ -350,9 +351,4 @@ def _joined(targets: list[Tensor]) -> Any:
         return None
     if len(targets) == 1:
         return targets[0]
-    import torch
-
     return torch.stack(targets, dim=1)
-
-
-__all__ = ["Data", "Finish", "finish_inputs", "fold_count", "open_data", "read_parts"]

@@ -259,7 +259,13 @@ def read_split_file(file: Path, cases: Sequence[str]) -> dict[str, list[int]]:
     if unknown or "train" not in content:
         raise DataError(f"{file} has the splits {', '.join(content)}", f"the splits are {', '.join(NAMES)}")
     row_of = {case: row for row, case in enumerate(cases)}
-    splits = {name: [_row(file, name, entry, row_of) for entry in content[name]] for name in NAMES if name in content}
+    if len(row_of) < len(cases):
+        row_of = {}  # names that stand for several items tell none of them
+    splits = {
+        name: [_row(file, name, entry, row_of, len(cases)) for entry in content[name]]
+        for name in NAMES
+        if name in content
+    }
     owner: dict[int, str] = {}
     for name, rows in splits.items():
         for row in rows:
@@ -269,13 +275,18 @@ def read_split_file(file: Path, cases: Sequence[str]) -> dict[str, list[int]]:
     return splits
 
 
-def _row(file: Path, split: str, entry: Any, row_of: dict[str, int]) -> int:
-    if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < len(row_of):
+def _row(file: Path, split: str, entry: Any, row_of: dict[str, int], length: int) -> int:
+    if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < length:
         return entry
     if isinstance(entry, str) and entry in row_of:
         return row_of[entry]
     near = difflib.get_close_matches(str(entry), list(row_of), n=1)
-    hint = (
-        f"did you mean '{near[0]}'?" if near else f"the data have {len(row_of)} items, e.g. '{next(iter(row_of), '')}'"
-    )
+    if near:
+        hint = f"did you mean '{near[0]}'?"
+    elif row_of:
+        hint = f"the data have {length} items, e.g. '{next(iter(row_of))}'"
+    else:
+        hint = (
+            "several items have the same name: use row numbers from 0, or a column dataset.case that tells them apart"
+        )
     raise DataError(f"{file}: {split} names {entry!r}, which is no item of the data", hint)

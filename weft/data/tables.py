@@ -154,9 +154,10 @@ def part_from_table(table: Table, config: DatasetConfig, root: Path) -> Part:
     """
     if not config.inputs:
         raise DataError(f"{table.file}: dataset.inputs names no column", f"its columns are {', '.join(table.columns)}")
+    may_lack = config.on_bad_item == "skip"
     columns = [
-        *_columns(table, config.inputs, "input", root),
-        *_columns(table, config.targets, "target", root),
+        *_columns(table, config.inputs, "input", root, may_lack),
+        *_columns(table, config.targets, "target", root, may_lack),
     ]
     paths = [column for column in columns if column.is_path]
     cases = [f"{table.line_word} {line}" for line in table.lines]
@@ -167,7 +168,7 @@ def part_from_table(table: Table, config: DatasetConfig, root: Path) -> Part:
     groups = None
     if config.group is not None:
         groups = [str(cell) for cell in table.column(config.group, "dataset.group")]
-    files = [table.file, *(path for column in paths for path in column.values)]
+    files = [table.file, *(path for column in paths for path in column.values if not may_lack or path.exists())]
     return Part(table.file.name, cases, table.lines, table.line_word, columns, groups, files=files)
 
 
@@ -175,8 +176,8 @@ def _stem(path: Path) -> str:
     return path.name.split(".")[0]
 
 
-def _columns(table: Table, names: Sequence[str], role: Role, root: Path) -> list[Column]:
-    columns = [_column(table, name, role, root) for name in names]
+def _columns(table: Table, names: Sequence[str], role: Role, root: Path, may_lack: bool) -> list[Column]:
+    columns = [_column(table, name, role, root, may_lack) for name in names]
     if role == "target":
         return columns
     merged: list[Column] = []
@@ -190,7 +191,7 @@ def _columns(table: Table, names: Sequence[str], role: Role, root: Path) -> list
     return merged
 
 
-def _column(table: Table, name: str, role: Role, root: Path) -> Column:
+def _column(table: Table, name: str, role: Role, root: Path, may_lack: bool) -> Column:
     cells = table.column(name, f"dataset.{role}s")
     numbers = _as_numbers(cells)
     if numbers is not None:
@@ -201,7 +202,7 @@ def _column(table: Table, name: str, role: Role, root: Path) -> Column:
     empty = next((row for row, cell in enumerate(cells) if cell == ""), None)
     if empty is not None:
         raise DataError(f"{table.where(empty)}: column '{name}' is empty", "fill it in, or remove the row")
-    paths = _as_paths(table, name, cells, root)
+    paths = _as_paths(table, name, cells, root, may_lack)
     if paths is not None:
         return Column(name, role, paths, is_path=True)
     _check_not_mixed(table, name, cells)
@@ -254,14 +255,15 @@ def _check_not_mixed(table: Table, name: str, cells: Sequence[str]) -> None:
     )
 
 
-def _as_paths(table: Table, name: str, cells: Sequence[str], root: Path) -> list[Path] | None:
-    """The cells as paths of files below root; None when they name no files."""
+def _as_paths(table: Table, name: str, cells: Sequence[str], root: Path, may_lack: bool) -> list[Path] | None:
+    """The cells as paths of files below root; None when they name no files. Some may be lacking where bad items are
+    skipped: then they count as such."""
     looks = any(_looks_like_file(cell) for cell in cells[:_TRIED_FOR_PATHS])
     if not looks and not any((root / cell).is_file() for cell in cells[:_TRIED_FOR_PATHS]):
         return None
     paths = [root / cell for cell in cells]
     missing = [row for row, path in enumerate(paths) if not path.exists()]
-    if missing:
+    if missing and (not may_lack or len(missing) == len(paths)):
         row = missing[0]
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         near = difflib.get_close_matches(paths[row].name, _names_in(paths[row].parent), n=1)

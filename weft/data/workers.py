@@ -269,13 +269,13 @@ _TROUBLES = (
     ),
     _Trouble(
         ("bus error", "Bus error", "No space left on device", "shared memory", "unable to mmap"),
-        (-signal.SIGBUS,),
+        (-getattr(signal, "SIGBUS", 7),),
         "there is not enough shared memory",
         "give a container more (docker run --shm-size=8g), or use fewer workers (run.num_workers: 0 needs none)",
     ),
     _Trouble(
         ("killed by signal: Killed", "Cannot allocate memory", "can't allocate memory"),
-        (-signal.SIGKILL,),
+        (-getattr(signal, "SIGKILL", 9),),
         "it was killed, most likely because the machine ran out of memory",
         "use fewer workers (run.num_workers: 0 loads in the training process itself) or smaller batches",
     ),
