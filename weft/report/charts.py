@@ -24,7 +24,7 @@ _WIDTH, _HEIGHT = 400.0, 250.0
 _LEGEND_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 34.0, 40.0
 _MOST_POINTS = 400  # of a curve: more than that cannot be seen
 _MOST_MARKS = 40  # up to so many points each is marked
-_LETTER = 6.6  # width of a letter in the legend
+_LETTER = 7.4  # width of a letter in the legend
 STYLES = 6  # colours and dashes in the style sheet
 
 
@@ -121,7 +121,7 @@ def _left_of(y: Scale, axes: Axes) -> float:
     """The room that the labels at the left take."""
     ticks = y.ticks(5)
     longest = max((len(tick_label(tick, ticks)) for tick in ticks), default=0)
-    return 14 + _LETTER * longest + (16 if axes.y_label else 0)
+    return 14 + 6.8 * longest + (16 if axes.y_label else 0)
 
 
 def _x_scale(series: Sequence[Series], axes: Axes, left: float, width: float) -> Scale:
