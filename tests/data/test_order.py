@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset, WeightedRandomSampler
 
 from tests.data.helpers import Rows, global_states, split_of
-from weft.data import item_seed, make_loader, seed_for
+from weft.config import Component, Namespace
+from weft.data import BalancedSampler, build_sampler, item_seed, make_loader, seed_for
 from weft.data.order import Order, count_batches, epoch_order, permutation, plan_batches
 from weft.errors import DataError
 
@@ -139,3 +141,30 @@ def test_a_row_drawn_twice_has_two_occurrences() -> None:
 def test_a_sampler_that_leaves_the_split_is_an_error() -> None:
     with pytest.raises(DataError, match="row 5"):
         epoch_order(5, shuffle=False, seed=0, epoch=0, sampler=[1, 5])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "BalancedSampler",
+        "RandomSampler",
+        {"WeightedRandomSampler": {"weights": [1.0] * 20, "num_samples": 20}},
+        {"SubsetRandomSampler": {"indices": list(range(5, 20))}},
+    ],
+)
+def test_samplers_are_named_in_the_experiment(written: Any) -> None:
+    rows = Rows(20)
+    split = split_of(rows, arrays=(rows.x, rows.y))
+    sampler = build_sampler(Component.parse(written), Namespace(), split)
+    loader = make_loader(split, batch_size=8, seed=0, shuffle=True, sampler=sampler)
+    orders = [[batch.index.tolist() for batch in loader.epoch(epoch)] for epoch in (0, 1, 0)]
+    assert orders[0] == orders[2] != orders[1]
+    assert len(orders[0]) == len(loader)
+
+
+def test_a_balanced_sampler_draws_every_class_equally_often() -> None:
+    labels = torch.tensor([0] * 90 + [1] * 10)
+    split = split_of(Rows(100), arrays=(torch.zeros(100, 1), labels))
+    sampler = BalancedSampler(split, num_samples=4000)
+    loader = make_loader(split, batch_size=4000, seed=0, shuffle=True, sampler=sampler)
+    assert abs(next(loader.epoch(0)).targets.float().mean() - 0.5) < 0.03

@@ -14,7 +14,7 @@ from weft.errors import Problem
 
 # Arguments that Weft supplies itself, so a file need not: by position, or by name. The run knows how long a schedule
 # is, and the dataset which columns a dictionary transform works on.
-BY_POSITION: Mapping[str, int] = {"optimizer": 1, "scheduler": 1, "sampler": 1}
+BY_POSITION: Mapping[str, int] = {"optimizer": 1, "scheduler": 1}
 BY_NAME: Mapping[str, frozenset[str]] = {
     "scheduler": frozenset({"total_steps"}),
     "transform": frozenset({"keys", "label_key"}),
@@ -73,6 +73,8 @@ def check_arguments(
             if problem is not None:
                 problems.append(Problem(problem[0], problem[1], (path, argument)))
     given = {*component.arguments, *supplied, *BY_NAME.get(kind, ())}
+    if kind == "sampler":  # its first argument is the split, unless the file gives it (weights, for instance)
+        given.update(list(named)[:1])
     missing = [key for key, value in named.items() if value.default is value.empty and key not in given]
     if missing:
         what = "argument" if len(missing) == 1 else "arguments"

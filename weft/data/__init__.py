@@ -7,7 +7,7 @@ epoch). So batches are the same with any number of workers and ranks, and after 
 from weft.data.batches import Batch
 from weft.data.checks import check_targets
 from weft.data.digest import Manifest, digest_data
-from weft.data.loader import Loader, make_loader
+from weft.data.loader import Loader, build_sampler, make_loader
 from weft.data.order import seed_for
 from weft.data.randomness import item_seed
 from weft.data.samplers import BalancedSampler
@@ -23,6 +23,7 @@ __all__ = [
     "Manifest",
     "SplitData",
     "auto_workers",
+    "build_sampler",
     "check_targets",
     "digest_data",
     "fold_count",

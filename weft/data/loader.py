@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
+from weft.config import Component, Namespace
 from weft.data.batches import Batch
 from weft.data.fetch import BatchKey, Fetcher
 from weft.data.gather import gathered
@@ -191,3 +194,20 @@ def make_loader(
         share=share,
         augment=augment,
     )
+
+
+def build_sampler(component: Component, namespace: Namespace, split: SplitData) -> Any:
+    """Build a sampler: its first argument is the split, unless the experiment gives that argument itself (as `weights`
+    of torch's WeightedRandomSampler).
+
+    Raises:
+        ConfigError: the name is unknown, or arguments do not fit.
+        UsageError: it cannot be iterated, or has no length.
+    """
+    target = namespace.find(component, "sampler")
+    names = [] if component.is_finished else list(inspect.signature(target).parameters)
+    own = bool(names) and names[0] in component.arguments
+    sampler = namespace.build(component, "sampler", *(() if own else (split,)))
+    if not (hasattr(sampler, "__iter__") and hasattr(sampler, "__len__")):
+        raise UsageError(f"sampler {component.name} needs __iter__ and __len__", "derive it from torch's Sampler")
+    return sampler

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from weft.config import Component, Experiment, Namespace
-from weft.data import Data, auto_workers, make_loader
+from weft.data import Data, auto_workers, build_sampler, make_loader
 from weft.engine.averaging import MovingAverage
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
 from weft.engine.events import Observer
@@ -246,7 +246,7 @@ def _loader(experiment: Experiment, data: Data, name: str, namespace: Namespace,
         shuffle=training,
         drop_last=settings.drop_last and training,
         num_workers=auto_workers(split, settings.batch_size) if workers == "auto" else int(workers),
-        sampler=namespace.build(component, "sampler", split) if component is not None else None,
+        sampler=build_sampler(component, namespace, split) if component is not None else None,
         augment=training,
         pin_memory=torch.cuda.is_available(),
     )
