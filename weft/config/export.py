@@ -18,8 +18,9 @@ from weft.errors import ConfigError
 def to_dict(experiment: Experiment) -> dict[str, Any]:
     """The whole experiment, defaults included, as dicts, lists, numbers and text that `load_experiment` reads again.
 
-    Keys whose value is null are left out. Classes and functions are written as import paths; those of a patch or of
-    a Python experiment file by their name, since `load_experiment` lists the file under `patches`.
+    Keys that nothing is written for by default (null, an empty list) are left out where that is so. Classes and
+    functions are written as import paths; those of a patch or of a Python experiment file by their name, since
+    `load_experiment` lists the file under `patches`.
 
     Raises:
         ConfigError: it holds an object that has no written form.
@@ -48,9 +49,13 @@ def json_schema() -> dict[str, Any]:
 
 
 def _section(section: Section) -> dict[str, Any]:
-    fields = type(section).model_fields
-    values = {fields[name].alias or name: getattr(section, name) for name in fields}
-    return {key: _value(value) for key, value in values.items() if value is not None}
+    written = {}
+    for name, field in type(section).model_fields.items():
+        value = _value(getattr(section, name))
+        nothing = value is None or (value in ([], {}) and _value(field.get_default(call_default_factory=True)) == value)
+        if not nothing:
+            written[field.alias or name] = value
+    return written
 
 
 def _value(value: Any) -> Any:
@@ -78,7 +83,7 @@ def _component(component: Component) -> Any:
         )
     name = component.name if component.target is None else _path_of(component.target)
     arguments = {key: _argument(value) for key, value in component.arguments.items()}
-    return {name: arguments}
+    return {name: arguments} if arguments else name
 
 
 def _path_of(target: Any) -> str:
@@ -114,6 +119,9 @@ def _argument(value: Any) -> Any:
     )
 
 
+_ONE_LINE = 100  # characters of a mapping that is still written in one line
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes text that would be read as something else in quotes, and short lists in one line."""
 
@@ -121,8 +129,8 @@ class _Dumper(yaml.SafeDumper):
 def _write_text(dumper: _Dumper, text: str) -> yaml.Node:
     plain = plain_value(text)
     reads_otherwise = not isinstance(plain, str) or text[:1] in "0123456789+-.~<=" or text == ""
-    style = "'" if reads_otherwise and "\n" not in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else style)
+    style = "'" if reads_otherwise else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style if text.isprintable() else '"')
 
 
 def _write_float(dumper: _Dumper, number: float) -> yaml.Node:
@@ -132,12 +140,21 @@ def _write_float(dumper: _Dumper, number: float) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _write_mapping(dumper: _Dumper, items: dict[Any, Any]) -> yaml.Node:
+    flat = not any((isinstance(value, dict) and value) or _is_nested(value) for value in items.values())
+    return dumper.represent_mapping("tag:yaml.org,2002:map", items, flow_style=flat and len(repr(items)) < _ONE_LINE)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, list | dict) and item for item in value)
+
+
 def _write_list(dumper: _Dumper, items: list[Any]) -> yaml.Node:
-    flat = not any(isinstance(item, list | dict) and item for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not _is_nested(items))
 
 
 _Dumper.add_representer(str, _write_text)
 _Dumper.add_representer(float, _write_float)
 _Dumper.add_representer(list, _write_list)
+_Dumper.add_representer(dict, _write_mapping)
 _Dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]

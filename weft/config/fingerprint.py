@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
+import importlib
 import inspect
 from pathlib import Path
 from typing import Any
 
 from weft.config.canonical import encode, to_text
+from weft.config.catalog import module_if_there
 from weft.config.checkfiles import named_files
 from weft.config.component import Component, import_path
 from weft.config.experiment import Experiment, KeyPath
@@ -95,9 +97,8 @@ class _Writer:
         if component.is_finished:
             return self.other(target)
         if isinstance(target, str):
-            import weft.metrics
-
-            arguments = {**weft.metrics.KNOWN[target].arguments, **component.arguments}
+            known = module_if_there("weft.metrics").KNOWN  # type: ignore[union-attr]  # it found the target
+            arguments = {**known[target].arguments, **component.arguments}
             return ["metric", target, encode(arguments, self.other)]
         arguments = {name: self.argument(value, kind) for name, value in component.arguments.items()}
         return ["component", self.code(target), sorted({**self._defaults(target, kind), **arguments}.items())]
@@ -171,7 +172,7 @@ class _Writer:
             return ["import", str(value)]
         if hasattr(value, "detach"):
             value = value.detach().cpu().contiguous()
-            raw = value.view(-1).view(__import__("torch").uint8).numpy() if value.numel() else value.numpy()
+            raw = value.reshape(-1).view(importlib.import_module("torch").uint8).numpy()
         elif kind == "numpy.ndarray" and value.dtype != object:
             raw = value
         else:

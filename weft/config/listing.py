@@ -53,9 +53,11 @@ def components_of(kind: str, namespace: Namespace | None = None) -> list[Compone
         namespace: holds the patches to list first.
     """
     listed: dict[str, ComponentInfo] = {}
+    seen: set[int] = set()
     for name, origin, value in _candidates(kind, namespace or Namespace()):
-        if name not in listed:
+        if name not in listed and id(value) not in seen:  # a class that a registry names is listed by that name
             listed[name] = _info(name, kind, origin, value)
+            seen.add(id(value))
     return list(listed.values())
 
 
