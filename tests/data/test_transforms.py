@@ -13,7 +13,7 @@ import torch
 from tests.data.helpers import Rows, assert_same, opened
 from weft.config import Component
 from weft.data import Data, make_loader
-from weft.errors import DataError
+from weft.errors import DataError, UsageError
 
 ARRAYS = {"sklearn.datasets.load_digits": {"return_X_y": True}}
 
@@ -220,3 +220,8 @@ def test_hippocampus_volumes_load_with_their_cases(shared_data: Path) -> None:
     assert summary["inputs"]["shape"][0] == 1
     with pytest.raises(DataError, match="differ: .*hippocampus_.*batch size of 1|items of a batch differ"):
         next(make_loader(data.splits["validation"], batch_size=4, seed=0, shuffle=False).epoch(0))
+
+
+def test_a_cache_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="'disk'"):
+        digits(cache="disk")

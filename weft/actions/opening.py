@@ -85,6 +85,7 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
         base=experiment.base,
         statistics=statistics,
         target_kind=getattr(task, "target_kind", "auto"),
+        cache=experiment.run.cache,
     )
     if data.classes is not None:
         check_targets(data, len(data.classes))

@@ -25,7 +25,7 @@ from weft.data.tables import part_from_table, read_table
 from weft.data.targets import TargetKind, encode_targets
 from weft.errors import DataError, UsageError
 
-Cache = Literal["none", "memory"]
+Cache = Literal["none", "memory", "disk"]
 
 
 @dataclass
@@ -78,12 +78,15 @@ def open_data(
         base: folder that relative paths are relative to.
         statistics: those of an earlier run, so that data are scaled and labelled as its training data were.
         target_kind: "class" or "number"; "auto" takes text and whole numbers for classes.
-        cache: keep what the base transforms made in memory.
+        cache: "memory" keeps what the base transforms made; "disk" is not built yet and refused.
 
     Raises:
         DataError: data are missing, unreadable or do not fit the experiment.
         ConfigError: a component cannot be found or built.
+        UsageError: folds without a chosen fold, or a cache that there is not.
     """
+    if cache not in ("none", "memory"):
+        raise UsageError(f"run.cache is {cache!r}, which is not available yet", "use memory, or none")
     known = statistics or {}
     parts, classes = encode_targets(read_parts(dataset, namespace, base), target_kind, known.get("classes"))
     parts, division = _divide(parts, dataset, seed, fold, base)
