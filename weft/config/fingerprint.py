@@ -97,7 +97,7 @@ class _Writer:
         if component.is_finished:
             return self.other(target)
         if isinstance(target, str):
-            known = module_if_there("weft.metrics").KNOWN  # type: ignore[union-attr]  # it found the target
+            known = module_if_there("weft.metrics").KNOWN
             arguments = {**known[target].arguments, **component.arguments}
             return ["metric", target, encode(arguments, self.other)]
         arguments = {name: self.argument(value, kind) for name, value in component.arguments.items()}
