@@ -142,7 +142,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["half", "synced", "renamed"])
+@pytest.mark.parametrize("moment", ["synced", "renamed"])
 def test_a_kill_at_any_write_of_any_file_of_a_run_costs_nothing(moment: str, nursery: Nursery, tmp_path: Path) -> None:
     """Every file that is written whole or not at all, one after the other, from the first to the last of the run."""
     changes = {"training.epochs": 1, "dataset.load_limit": 20}
