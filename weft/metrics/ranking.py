@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy
 import torch
-from scipy.special import digamma
 from torch import Tensor
 
 from weft.errors import ProtocolError
@@ -59,6 +58,8 @@ class Ranked:
         """Sum of precision times gain in recall, and how far breaking the ties could move it."""
         if not self.positives.sum():
             return float("nan"), float("nan")
+        from scipy.special import digamma  # SciPy costs more to import than the rest of this package
+
         p, q = self.positives, self.negatives
         end_p, end_q = p.cumsum(), q.cumsum()
         start_p, start_q = end_p - p, end_q - q

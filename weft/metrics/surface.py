@@ -4,7 +4,8 @@ The surface of a structure is its voxels that touch another structure or the bor
 2D). The distance of a surface voxel is that to the nearest surface voxel of the other structure. All scores follow from
 the two lists of distances: hd is the larger maximum, hd95 the larger of the two 95th percentiles (linear
 interpolation), assd the mean of both lists together, nsd the share of both lists within a tolerance. These are the
-definitions of MONAI's metrics.
+definitions of MONAI's metrics. SciPy is imported where it is used: it costs more to import than the rest of the
+package.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from math import prod
 from typing import Any
 
 import numpy
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
 from weft.errors import UsageError
 from weft.metrics.values import Array
@@ -109,6 +108,8 @@ def surface(mask: Array) -> Array:
 
 def _by_tree(ours: Array, theirs: Array, spacing: Array) -> Array:
     """Distances by a k-d tree; where both surfaces coincide the distance is 0 and needs no search."""
+    from scipy.spatial import cKDTree
+
     apart = ours & ~theirs
     distances: Array = numpy.zeros(int(ours.sum()))
     points = _points(apart, spacing)
@@ -133,6 +134,8 @@ def _by_transform(ours: Array, theirs: Array, spacing: Array) -> Array:
 def _transform() -> Callable[[Array, Array], Array]:
     """Euclidean distance transform: of the `edt` package where it is installed (twice as fast, float32), else
     SciPy's."""
+    from scipy import ndimage
+
     if find_spec("edt") is None:
         return lambda far, spacing: numpy.asarray(ndimage.distance_transform_edt(far, sampling=spacing))
     package = import_module("edt")
@@ -143,6 +146,8 @@ def _transform() -> Callable[[Array, Array], Array]:
 
 def boxes_of(labels: Array, classes: int) -> list[tuple[slice, ...] | None]:
     """For every class number the box that holds it, None where it is absent (class 0, the background, always)."""
+    from scipy import ndimage
+
     found: list[tuple[slice, ...] | None] = [None, *ndimage.find_objects(labels, max_label=classes - 1)]
     return found
 
@@ -163,6 +168,8 @@ def check_spacing(spacing: Sequence[float] | Array | None, dimensions: int) -> A
 
 
 def _box(mask: Array) -> tuple[slice, ...] | None:
+    from scipy import ndimage
+
     found: Any = ndimage.find_objects(mask.view(numpy.uint8), max_label=1)
     box: tuple[slice, ...] | None = found[0]
     return box
