@@ -119,7 +119,7 @@ def described(annotation: Any) -> str:
         inner = [item for item in items if item is not Ellipsis]
         if origin is tuple and items and items[-1] is not Ellipsis:
             return f"a list of {len(inner)}: {', '.join(described(item) for item in inner)}"
-        return f"a list of {described(inner[0])}" if inner else "a list"
+        return f"a list, each {described(inner[0])}" if inner else "a list"
     if annotation in _WORDS or origin in _MAPPINGS:
         return _WORDS.get(annotation, "a mapping")
     return getattr(annotation, "__name__", str(annotation))
