@@ -128,8 +128,9 @@ class Nursery:
 
 def serve() -> None:
     """Answer requests until standard input ends; then no child is left."""
-    import weft.actions
     import torch._dynamo  # noqa: F401 - the first optimizer of a process imports it
+
+    import weft.actions
     import weft.actions.folds
     import weft.cli  # noqa: F401 - children find it imported
 

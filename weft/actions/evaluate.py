@@ -16,7 +16,7 @@ from weft.engine.loop import scoring
 from weft.engine.run import Run
 from weft.engine.weights import load_weights
 from weft.errors import UsageError
-from weft.runs import RunDirectory, is_run
+from weft.runs import RunDirectory, is_run, resume_command
 
 
 def evaluate(
@@ -89,7 +89,7 @@ def _weights_of(directory: RunDirectory) -> Path:
     if not directory.weights.exists():
         raise UsageError(
             f"{directory.path} has no model.safetensors: it did not finish",
-            f"finish it with `weft train --resume {directory.path}`, or give --weights",
+            f"finish it with `{resume_command(directory.path)}`, or give --weights",
         )
     return directory.weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import statistics
@@ -19,8 +20,9 @@ from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
 from weft.engine import Observer, build_run
 from weft.engine.collectives import Gather, Sum, combine
 from weft.engine.run import SplitScores
+from weft.errors import RunDirectoryError, Stopped, WeftError
 from weft.report import write_report
-from weft.runs import RunDirectory, append_experiment_row, new_run_path, write_atomically
+from weft.runs import RunDirectory, append_experiment_row, new_run_path, resume_command, write_atomically
 
 logger = logging.getLogger("weft")
 
@@ -52,13 +54,12 @@ def _go_on(
     count = split.folds if split is not None and split.folds is not None else 0
     trained = []
     for number in range(1, count + 1):
-        folder = parent.fold(number)
-        logger.info("fold %d of %d: %s", number, count, folder)
-        if (folder / "provenance.json").exists():
-            trained.append(resume_one(folder, overrides, observers))
-        else:
-            _clear_unstarted(folder)
-            trained.append(train_one(experiment.model_copy(update={"fold": number}), folder, observers))
+        logger.info("fold %d of %d: %s", number, count, parent.fold(number))
+        try:
+            trained.append(_train_fold(parent.fold(number), experiment, number, overrides, observers))
+        except BaseException as error:
+            _write_failure(parent, parent.fold(number), error)
+            raise
     summary = summarise(experiment.model_copy(update={"fold": 1}), trained)
     summary["base"] = str(experiment.base)
     pooled = summary.pop("pooled")
@@ -75,6 +76,26 @@ def _go_on(
     append_experiment_row(parent.path, to_dict(experiment), result)
     write_report(parent.path)
     return TrainedRun(parent.path, result)
+
+
+def _train_fold(
+    folder: Path, experiment: Experiment, number: int, overrides: Sequence[str], observers: Sequence[Observer]
+) -> TrainedRun:
+    if (folder / "provenance.json").exists():
+        return resume_one(folder, overrides, observers)
+    _clear_unstarted(folder)
+    return train_one(experiment.model_copy(update={"fold": number}), folder, observers)
+
+
+def _write_failure(parent: RunDirectory, fold: Path, error: BaseException) -> None:
+    """Say how all folds are gone on with, not only the one that ended here."""
+    command = resume_command(parent.path)
+    stopped = isinstance(error, Stopped | KeyboardInterrupt)
+    message = None if stopped else f"{fold.name}: {error.message if isinstance(error, WeftError) else repr(error)}"
+    with contextlib.suppress(RunDirectoryError, OSError):
+        parent.write_result({"status": "stopped" if stopped else "failed", "error": message, "resume": command})
+    if isinstance(error, WeftError):
+        error.hint = error.hint.replace(resume_command(fold), command)
 
 
 def _clear_unstarted(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from weft.actions.opening import OpenedRun, open_run
 from weft.actions.single import train_one
 from weft.errors import UsageError
-from weft.runs import TIMING_COLUMNS, new_run_path, read_rows
+from weft.runs import TIMING_COLUMNS, new_run_path, read_rows, resume_command
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ def reproduce(run: Path | str, *, out: Path | str | None = None) -> Comparison:
     opened = open_run(run)
     done = opened.directory.result()
     if done is None or done.get("status") != "finished":
-        raise UsageError(f"{run} did not finish, so there is nothing to compare with", f"weft train --resume {run}")
+        raise UsageError(f"{run} did not finish, so there is nothing to compare with", resume_command(run))
     path = (
         Path(out)
         if out is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from weft.runs import (
     append_experiment_row,
     collect_provenance,
     new_run_path,
+    resume_command,
     snapshot_code,
     write_atomically,
     write_requirements,
@@ -240,7 +240,7 @@ def _write_failure(directory: RunDirectory, error: BaseException, record: dict[s
     outcome = record | {
         "status": "stopped" if stopped else "failed",
         "error": None if stopped else message,
-        "resume": f"weft train --resume {shlex.quote(str(directory.path))}" if resumable else None,
+        "resume": resume_command(directory.path) if resumable else None,
     }
     if isinstance(error, KeyboardInterrupt) and resumable:
         logger.warning("resume with: %s", outcome["resume"])

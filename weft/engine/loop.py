@@ -35,6 +35,7 @@ from weft.engine.scoring import score_split, weights_sha256
 from weft.engine.state import EpochSums
 from weft.engine.stepping import StepLoss, not_finite, take_step
 from weft.errors import NotFiniteError, Stopped
+from weft.runs import resume_command
 
 Steps = Generator[Collective, Answer, RunResult]
 
@@ -328,7 +329,7 @@ def _stop(run: Run) -> None:
 def _stopped(run: Run) -> Stopped:
     reason = run.interruption.received or "another participant"
     position = run.state.position
-    resume = f"weft train --resume {run.path}" if run.path is not None else "the saved state"
+    resume = resume_command(run.path) if run.path is not None else "the saved state"
     return Stopped(
         f"stopped by {reason} in epoch {position.epoch + 1} after step {position.step}", f"resume with: {resume}"
     )

@@ -1,7 +1,7 @@
 """The run directory: its layout, the history of a run, where it came from, and the table of all runs beside it."""
 
 from weft.runs.code import code_digest, snapshot_code
-from weft.runs.directory import RunDirectory, is_run, new_run_path
+from weft.runs.directory import RunDirectory, is_run, new_run_path, resume_command
 from weft.runs.experiments import append_experiment_row, flatten
 from weft.runs.files import sweep, write_atomically
 from weft.runs.jsonfiles import read_json, write_json
@@ -27,6 +27,7 @@ __all__ = [
     "packages",
     "read_json",
     "read_rows",
+    "resume_command",
     "snapshot_code",
     "sweep",
     "write_atomically",

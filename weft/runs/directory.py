@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 import unicodedata
 from pathlib import Path
@@ -195,6 +196,11 @@ def is_run(path: str | Path) -> bool:
     path = Path(path)
     begun = (path / "experiment.yaml").is_file() and (path / _LOCK_NAME).is_file()
     return begun or any((path / mark).is_file() for mark in _MARKS)
+
+
+def resume_command(path: str | Path) -> str:
+    """The command that goes on with a run, to be pasted into a shell."""
+    return f"weft train --resume {shlex.quote(str(path))}"
 
 
 def new_run_path(root: str | Path, name: str) -> Path:
