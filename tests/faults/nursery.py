@@ -1,7 +1,7 @@
 """A process that has imported Weft and forks child processes on demand.
 
-A fresh interpreter takes seconds to import torch; a fork of one that has done so starts at once and is otherwise the same:
-a process of its own that runs the real command line, with its own standard streams, signals and loader workers.
+A fresh interpreter takes seconds to import torch; a fork of one that has done so starts at once and is otherwise the
+same: a process of its own that runs the real command line, with its own standard streams, signals and loader workers.
 
     python -m tests.faults.nursery < requests > answers        one JSON object per line, see `Nursery`
 """
@@ -77,7 +77,9 @@ class Nursery:
             if shutil.which("unshare") is None or subprocess.run([*namespace, "true"], capture_output=True).returncode:
                 pytest.skip("needs mount namespaces (Linux, unshare)")
             command = [*namespace, "sh", "-c", f'{before} && exec "$@"', "sh", *command]
-        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return the answer."""
@@ -91,7 +93,7 @@ class Nursery:
         return answer
 
     def start(self, *arguments: str | Path, trap: Mapping[str, Any] | None = None, call: str = "") -> Child:
-        """Start `weft ARGUMENTS`, with a trap (see tests/faults/trap.py), or a function `call` "module:name" instead."""
+        """Start `weft ARGUMENTS` with a trap (see trap.py), or a function `call` ("module:name") instead."""
         self.count += 1
         folder = self.folder / f"child-{self.count}"
         folder.mkdir(parents=True)

@@ -35,8 +35,8 @@ class Point:
 
 
 def seeded_points() -> list[Point]:
-    """20 moments after the first step: 8 between steps, 5 in validation (2 of them in final scoring), 7 in the writing of
-    a checkpoint.
+    """20 moments after the first step: 8 between steps, 3 in validation, 2 in final scoring, 7 while a checkpoint is
+    written.
     """
     draw = random.Random(20)
     names = list(VARIANTS)

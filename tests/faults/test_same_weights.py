@@ -59,7 +59,9 @@ def test_loader_workers_do_not_change_weights_with_transforms_of_monai(nursery: 
         pytest.param(["run.observers=[]", "run.log_every=1000"], id="no observers"),
         pytest.param(["run.progress=true", "run.tensorboard=true", "run.predictions=true"], id="all observers"),
         pytest.param(["run.checkpoint_every={minutes: 1.0e-6}", "run.log_every=3"], id="a checkpoint in every step"),
-        pytest.param(["run.checkpoint_every={epochs: 2}", "run.device=auto", "run.cache=memory"], id="device and cache"),
+        pytest.param(
+            ["run.checkpoint_every={epochs: 2}", "run.device=auto", "run.cache=memory"], id="device and cache"
+        ),
     ],
 )
 def test_how_a_run_is_watched_and_saved_does_not_change_it(
@@ -162,6 +164,11 @@ def tabular_experiment(folder: Path) -> tuple[Path, Path]:
     rows = [[draw.random(), draw.random(), draw.choice(("red", "blue"))] for _ in range(40)]
     table = folder / "table.csv"
     table.write_text("\n".join(["x,y,colour", *(",".join(map(str, row)) for row in rows)]) + "\n")
-    dataset = {"table": {"file": "table.csv"}, "inputs": ["x", "y"], "targets": ["colour"], "split": {"ratio": [0.7, 0.3]}}
+    dataset = {
+        "table": {"file": "table.csv"},
+        "inputs": ["x", "y"],
+        "targets": ["colour"],
+        "split": {"ratio": [0.7, 0.3]},
+    }
     model = {"MLP": {"in_features": 2, "hidden": [8], "out_features": 2, "dropout": 0.1}}
     return write_experiment(folder, {"dataset": dataset, "model": model, "training.metrics": ["accuracy"]}), table

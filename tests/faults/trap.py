@@ -2,9 +2,9 @@
 
 A trap is a dict, given to `Nursery.start`, or as JSON in the variable WEFT_TEST_TRAP:
 
-    at      "step", "validation", "epoch" or "end" (seen by the observer `Trap` of patch.py), or a moment of a file's writing:
-            "opened" (nothing written yet), "half" (half of it), "written" (before it is synced), "synced" (before it is
-            renamed), "renamed" (before its folder is synced)
+    at      "step", "validation", "epoch" or "end" (seen by the observer `Trap` of patch.py), or a moment of a file's
+            writing: "opened" (nothing written yet), "half" (half of it), "written" (before it is synced), "synced"
+            (before it is renamed), "renamed" (before its folder is synced)
     count   at which of them, from 1
     file    only files whose name contains this (for moments of writing)
     run     only runs whose path ends with this (for an observer's moments)
@@ -86,11 +86,13 @@ def _do(deed: str) -> None:
 
 def _fill(filler: Path) -> None:
     with filler.open("ab", buffering=0) as file:
-        try:
-            while True:
+        while True:
+            try:
                 file.write(bytes(4096))
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    return
+                raise
 
 
 def _watch_files() -> None:

@@ -246,7 +246,7 @@ def _write_failure(directory: RunDirectory, error: BaseException, record: dict[s
         logger.warning("resume with: %s", outcome["resume"])
     with contextlib.suppress(RunDirectoryError, OSError):
         directory.write_result(outcome)
-    if isinstance(error, WeftError) and not stopped and resumable and "resume" not in error.hint:
+    if isinstance(error, WeftError) and not stopped and resumable and "--resume" not in error.hint:
         error.hint = f"{error.hint}; resume with: {outcome['resume']}".lstrip("; ")
 
 
