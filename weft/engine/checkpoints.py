@@ -57,20 +57,23 @@ class CheckpointFolder:
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder = folder
         self.keep = max(keep, 2)
-        self._wanted: list[int | None] = []  # the best weights that the newest states refer to, newest first
+        # The states that are kept, newest first, each with the step of the best weights that it refers to. All are
+        # sound: written here, or the one that we went on from.
+        self._kept: list[tuple[Path, int | None]] = []
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
 
     def save_last(self, state: dict[str, Any], step: int) -> Path:
         """Write the state of a step boundary; older states go only after it lies safely on the disk."""
         path = self._write("last", state, step)
-        states = self._files("last")
-        ahead = [file for file in states if _step(file) > step]  # damaged ones, which were passed over when we resumed
-        for old in ahead + [file for file in states if file not in ahead][self.keep :]:
-            old.unlink(missing_ok=True)
-        self._wanted = [state["best"]["step"], *self._wanted][: self.keep]
+        others = (kept for kept in self._kept if _step(kept[0]) != step)
+        self._kept = [(path, state["best"]["step"]), *others][: self.keep]
+        states, wanted = [file for file, _ in self._kept], [best for _, best in self._kept]
+        for old in self._files("last"):  # also damaged ones, which were passed over when we resumed
+            if old not in states:
+                old.unlink(missing_ok=True)
         for old in self._files("best"):
-            if _step(old) not in self._wanted:
+            if _step(old) not in wanted:
                 old.unlink(missing_ok=True)
         return path
 
@@ -84,9 +87,11 @@ class CheckpointFolder:
         Raises:
             CheckpointError: there are checkpoints, but none is sound.
         """
-        state = self._newest("last", lambda file: True)
-        if state is not None:
-            self._wanted = [state["best"]["step"]]
+        found = self._newest("last", lambda file: True)
+        if found is None:
+            return None
+        file, state = found
+        self._kept = [(file, state["best"]["step"])]
         return state
 
     def load_best(self, step: int) -> dict[str, Tensor]:
@@ -101,7 +106,7 @@ class CheckpointFolder:
                 f"the weights of the best epoch (step {step}) are missing from {self.folder}",
                 "restore the folder from a backup, or start the run again in a new directory",
             )
-        weights: dict[str, Tensor] = found["model"]
+        weights: dict[str, Tensor] = found[1]["model"]
         return weights
 
     def newest(self) -> Path | None:
@@ -127,7 +132,7 @@ class CheckpointFolder:
         ]
         return sorted(found, key=_step, reverse=True)
 
-    def _newest(self, kind: str, wanted: Callable[[Path], bool]) -> dict[str, Any] | None:
+    def _newest(self, kind: str, wanted: Callable[[Path], bool]) -> tuple[Path, dict[str, Any]] | None:
         files = [file for file in self._files(kind) if wanted(file)]
         damaged: list[str] = []
         for file in files:
@@ -136,7 +141,7 @@ class CheckpointFolder:
                 damaged.append(f"{file.name}: {content}")
                 logger.warning("checkpoint %s is damaged (%s); trying the one before it", file, content)
                 continue
-            return content
+            return file, content
         if damaged:
             raise CheckpointError(
                 f"no sound checkpoint in {self.folder}: {'; '.join(damaged)}",
