@@ -8,6 +8,7 @@ from pathlib import Path
 from weft.actions.folds import resume_folds, train_folds
 from weft.actions.opening import Source, load
 from weft.actions.single import TrainedRun, resume_one, train_one
+from weft.config import dump_yaml, refuse_while_loading
 from weft.engine import Observer
 from weft.errors import UsageError
 from weft.runs import RunDirectory
@@ -41,6 +42,7 @@ def train(
         NotFiniteError: training diverged.
         RunDirectoryError: the directory cannot be written; what was saved is kept.
     """
+    refuse_while_loading()
     if (source is None) == (resume is None):
         raise UsageError(
             "give an experiment to train, or a run to resume", "weft train FILE, or weft train --resume RUN"
@@ -49,6 +51,7 @@ def train(
         return _resume(Path(resume), overrides, observers)
     assert source is not None
     experiment = load(source, overrides)
+    dump_yaml(experiment)  # what cannot be written down could not be resumed: told before a directory is made
     split = experiment.dataset.split
     if split is not None and split.folds is not None and experiment.fold is None:
         return train_folds(experiment, out, observers)

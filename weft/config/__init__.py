@@ -13,7 +13,7 @@ from weft.config.fingerprint import fingerprint
 from weft.config.listing import ArgumentInfo, ComponentInfo, components_of
 from weft.config.load import load_experiment
 from weft.config.namespace import Namespace
-from weft.config.patches import load_patch
+from weft.config.patches import load_patch, refuse_while_loading
 from weft.config.resolve import resolve
 from weft.config.running import CheckpointEvery, RunConfig
 from weft.config.training import EmaConfig, ModelConfig, MonitorConfig, TrainingConfig
@@ -44,6 +44,7 @@ __all__ = [
     "json_schema",
     "load_experiment",
     "load_patch",
+    "refuse_while_loading",
     "resolve",
     "to_dict",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from weft.config.checkcode import check_own_code
 from weft.config.checkdata import check_columns, check_shape, check_source, check_split, check_transforms
 from weft.config.checkfiles import check_files, near_files
 from weft.config.checktraining import check_fused, check_interval, check_monitor, check_optimizers, check_unfreeze
@@ -67,7 +68,8 @@ def check_experiment(experiment: Experiment, doubtful: Sequence[KeyPath] = ()) -
                 continue  # the name may well be in the patch that could not be loaded
             problems.append(_at_component(problem, path, document))
     if not problems and not doubtful:
-        problems += [document.at(problem, key=True) for problem in check_fused(experiment, namespace)]
+        further = (*check_own_code(experiment, namespace), *check_fused(experiment, namespace))
+        problems += [document.at(problem, key=True) for problem in further]
     return problems
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -14,7 +15,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from weft.config.patches import file_of
+from weft.config.patches import MAIN, own_file_of
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -151,13 +152,17 @@ _FORMS = "write 'Name' or 'Name: {argument: value}'"
 def import_path(value: object) -> str:
     """The import path of a class or function; of any other object that of its class.
 
-    What a patch or experiment file defines has no import path that means anything elsewhere: it goes by its bare name.
+    What a patch, an experiment file or the running program defines has no import path that means anything elsewhere: it
+    goes by its bare name. `__main__` stays in the path only of what is typed into a notebook or console.
     """
     if not isinstance(value, type) and not (inspect.isroutine(value) and hasattr(value, "__qualname__")):
         value = type(value)
-    if file_of(value.__module__) is not None:
+    if own_file_of(value) is not None:
         return value.__qualname__
-    return f"{value.__module__}.{value.__qualname__}"
+    module = value.__module__
+    if module == MAIN and (spec := getattr(sys.modules.get(MAIN), "__spec__", None)) is not None:
+        module = spec.name  # python -m package.module
+    return f"{module}.{value.__qualname__}"
 
 
 def _comparable(value: Any) -> Any:

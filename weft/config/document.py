@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,3 +97,15 @@ def children(value: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, list | tuple):
         return list(enumerate(value))
     return []
+
+
+def targets_of(value: Any) -> Iterator[Any]:
+    """Every class and function in a component and its arguments."""
+    if isinstance(value, Component):
+        yield from (() if value.target is None else (value.target,))
+        yield from targets_of(value.arguments)
+    elif isinstance(value, type) or callable(value):
+        yield value
+    else:
+        for _, child in children(value):
+            yield from targets_of(child)

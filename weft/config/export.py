@@ -10,6 +10,7 @@ import yaml
 from weft.config.component import Component, import_path
 from weft.config.experiment import Experiment
 from weft.config.fields import Section
+from weft.config.patches import MAIN
 from weft.config.training import ModelConfig
 from weft.config.yamlfile import plain_value
 from weft.errors import ConfigError
@@ -93,7 +94,13 @@ def _path_of(target: Any) -> str:
         raise ConfigError(
             f"{name} is defined inside a function, so it cannot be named", "define it at the top level of a file"
         )
-    return import_path(target)
+    path = import_path(target)
+    if path.startswith(f"{MAIN}."):
+        raise ConfigError(
+            f"{name} was typed into a notebook or console, so a run that is kept could not find it again",
+            "move it to a file, and import it from there or list the file under patches:",
+        )
+    return path
 
 
 def _argument(value: Any) -> Any:

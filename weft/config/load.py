@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from weft.config.component import Component
-from weft.config.document import Document, KeyPath, children
+from weft.config.document import Document, KeyPath, children, targets_of
 from weft.config.experiment import Experiment
 from weft.config.fields import Section
 from weft.config.hints import did_you_mean, nearest, shown
 from weft.config.overrides import apply_overrides
-from weft.config.patches import file_of
+from weft.config.patches import own_file_of
 from weft.config.problems import schema_problems, section_keys
 from weft.config.yamlfile import read_yaml
 from weft.errors import ConfigError, Problem
@@ -158,28 +158,16 @@ def _place_components(experiment: Experiment, document: Document) -> None:
 
 def _with_own_files(experiment: Experiment) -> Experiment:
     """List the files of classes and functions that were loaded from the user's files, so that their names can be found
-    again: the Python experiment file itself, above all."""
+    again: the Python experiment file itself, above all, or the program that is running."""
     listed = {experiment.path(patch).resolve() for patch in experiment.patches}
-    targets = [target for _, _, component in experiment.components() for target in _targets(component)]
-    files = [file_of(getattr(target, "__module__", None) or "") for target in targets]
+    targets = [target for _, _, component in experiment.components() for target in targets_of(component)]
+    files = [own_file_of(target) for target in targets]
     fresh = [file for file in dict.fromkeys(files) if file is not None and file not in listed]
     if not fresh:
         return experiment
     base = experiment.base
     paths = [file.relative_to(base) if file.is_relative_to(base) else file for file in fresh]
     return experiment.model_copy(update={"patches": [*experiment.patches, *paths]})
-
-
-def _targets(value: Any) -> Iterator[Any]:
-    """Every class and function in a component and its arguments."""
-    if isinstance(value, Component):
-        yield from (() if value.target is None else (value.target,))
-        yield from _targets(value.arguments)
-    elif isinstance(value, type) or callable(value):
-        yield value
-    else:
-        for _, child in children(value):
-            yield from _targets(child)
 
 
 def _is_below(path: KeyPath, others: list[KeyPath]) -> bool:

@@ -17,7 +17,7 @@ from weft.config.annotations import wants_tensor
 from weft.config.catalog import KINDS, MISSING, SOURCES, look_up, module_if_there, names_in
 from weft.config.component import Component
 from weft.config.hints import did_you_mean
-from weft.config.patches import load_patch
+from weft.config.patches import MAIN, load_patch
 from weft.config.signatures import CALLED_LATER, annotations_of, check_arguments, is_reference
 from weft.errors import ConfigError, Problem, UsageError
 
@@ -248,7 +248,7 @@ def import_object(path: str) -> Any:
         for index, part in enumerate(parts[used:]):
             if not hasattr(value, part):
                 where = ".".join(parts[: used + index])
-                if where == "__main__":
+                if where == MAIN:
                     hint = "it was defined in a program that is not running now: move it to a file, or run that program"
                     raise ConfigError(f"the main program has no {part!r}", hint)
                 raise ConfigError(

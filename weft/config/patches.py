@@ -1,4 +1,4 @@
-"""Python files of the user (patches, experiments), loaded as modules under names of their own."""
+"""Python files of the user (patches, experiments, programs), loaded as modules under names of their own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import base64
 import importlib
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
 from weft.errors import ConfigError, Problem
 
 PACKAGE = "weft.config.patched"
+MAIN = "__main__"
+
+_loading: ContextVar[tuple[Path, ...]] = ContextVar("weft patches that are being loaded", default=())
 
 
 def module_name(path: Path) -> str:
@@ -36,8 +42,56 @@ def file_of(name: str) -> Path | None:
         return None
 
 
+def main_file() -> Path | None:
+    """The file of the running program, which later processes can load as a patch.
+
+    None where there is no such file: in a notebook or console, and for a module of a package (`python -m a.b`), which
+    goes by its import path.
+    """
+    main = sys.modules.get(MAIN)
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if file is None or (spec is not None and spec.parent) or not Path(file).is_file():
+        return None
+    return Path(file).resolve()
+
+
+def own_file_of(value: object) -> Path | None:
+    """The user's file that a class or function comes from: a patch, a Python experiment file, or the running program;
+    None for what has an import path."""
+    module = getattr(value, "__module__", None) or ""
+    return main_file() if module == MAIN else file_of(module)
+
+
+@contextmanager
+def being_loaded(path: Path) -> Iterator[None]:
+    """Inside, a user's file is executed; see `refuse_while_loading`."""
+    token = _loading.set((*_loading.get(), path))
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def refuse_while_loading() -> None:
+    """Raise while a user's file is being loaded for its classes and functions: whatever begins a run then, would begin
+    one each time, and perhaps load the file again, without end.
+
+    Raises:
+        ConfigError: names the line of the file that began it.
+    """
+    if not _loading.get():
+        return
+    path = _loading.get()[-1]
+    frames = [frame for frame in traceback.extract_stack() if frame.filename == str(path)]
+    call = (frames[-1].line if frames else None) or "Weft"
+    message = f"runs `{call}` whenever it is loaded for the classes and functions in it"
+    hint = "put what only the program itself shall do under: if __name__ == '__main__':"
+    raise ConfigError(Problem(message, hint, (), path, frames[-1].lineno if frames else None))
+
+
 def load_patch(path: Path | str) -> ModuleType:
-    """Load a Python file as a module of its own, once per process and version of the file.
+    """Load a Python file as a module of its own, once per process and version of the file. Its `__name__` is not
+    `__main__`, so that the part of a program under such a guard is left out.
 
     Args:
         path: the file; two files of the same name in different folders are two modules.
@@ -48,6 +102,8 @@ def load_patch(path: Path | str) -> ModuleType:
     path = Path(path)
     if not path.is_file():
         raise ConfigError(Problem(f"there is no file {path}", "check the path", (), path))
+    if path.resolve() in _loading.get():
+        refuse_while_loading()
     name = module_name(path)
     loaded = sys.modules.get(name)
     if loaded is not None:
@@ -58,7 +114,7 @@ def load_patch(path: Path | str) -> ModuleType:
         return importlib.import_module(name)
     except ConfigError:
         raise
-    except Exception as error:  # whatever the user's code raises is told with its place
+    except (Exception, SystemExit) as error:  # whatever the user's code raises is told with its place
         raise ConfigError(problem_in_file(error, path)) from error
 
 
@@ -71,6 +127,8 @@ def problem_in_file(error: BaseException, path: Path) -> Problem:
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = f"install {error.name!r}, or check how the name is written"
+    if isinstance(error, SystemExit):
+        hint = "it ends the program when it is loaded: put what only the program does under: if __name__ == '__main__':"
     return Problem(f"{type(error).__name__}: {error}", hint, (), path, line)
 
 

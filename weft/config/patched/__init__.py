@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
+from pathlib import Path
 from types import CodeType, ModuleType
 
-from weft.config.patches import file_of
+from weft.config.patches import being_loaded, file_of
 
 
 class SourceLoader(SourceFileLoader):
@@ -25,7 +26,8 @@ class SourceLoader(SourceFileLoader):
         return code
 
     def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
+        with being_loaded(Path(self.path)):
+            super().exec_module(module)
         module.__dict__["__weft_source__"] = self.source  # tells later whether the file has changed since
 
 
