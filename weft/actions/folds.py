@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from weft.actions.beginning import begun
 from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
 from weft.actions.single import TrainedRun, resume_one, train_one
@@ -22,15 +23,14 @@ from weft.engine.collectives import Gather, Sum, combine
 from weft.engine.run import SplitScores
 from weft.errors import RunDirectoryError, Stopped, WeftError
 from weft.report import write_report
-from weft.runs import RunDirectory, append_experiment_row, new_run_path, resume_command, write_atomically
+from weft.runs import RunDirectory, append_experiment_row, resume_command, write_atomically
 
 logger = logging.getLogger("weft")
 
 
 def train_folds(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
     """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.train`."""
-    path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
-    with RunDirectory.create(path) as parent:
+    with begun(experiment, out) as parent:
         write_atomically(parent.experiment_file, dump_yaml(experiment).encode())
         parent.write_json(
             parent.summary_file, {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}}

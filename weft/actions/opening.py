@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weft.config import Experiment, load_experiment, resolve
 from weft.data import Data, check_targets, digest_data, open_data
-from weft.errors import RunDirectoryError
-from weft.runs import RunDirectory
+from weft.errors import ConfigError, RunDirectoryError, UsageError
+from weft.runs import RunDirectory, is_run
 
 Source = str | Path | Mapping[str, Any] | Experiment
 DIGEST_CACHE = ".data-digests.json"  # in the output folder: what was read once need not be read again
@@ -35,37 +36,69 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Experiment:
     return resolve(load_experiment(source, overrides))
 
 
-def open_run(path: Path | str, overrides: Sequence[str] = (), *, writing: bool = False) -> OpenedRun:
+def open_run(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    base: Path | str | None = None,
+    writing: bool = False,
+    narrow: Callable[[Experiment], Experiment] = lambda experiment: experiment,
+) -> OpenedRun:
     """Open an earlier run with the experiment and the patches it was trained with.
+
+    Args:
+        path: the run directory.
+        overrides: `key=value` texts.
+        base: folder that relative paths start from now; by default where they did.
+        writing: lock the directory.
+        narrow: takes from the experiment what is needed, before it is checked.
 
     Raises:
         RunDirectoryError: there is no run, or it is damaged.
-        ConfigError: an override is wrong, or user code it needs is gone.
+        UsageError: it holds folds, which are runs of their own.
+        ConfigError: an override is wrong, or files or user code that it needs are gone.
     """
     directory = RunDirectory.open(path, writing=writing)
     try:
-        return _opened(directory, overrides)
+        return _opened(directory, overrides, base, narrow)
     except BaseException:
         directory.unlock()
         raise
 
 
-def _opened(directory: RunDirectory, overrides: Sequence[str]) -> OpenedRun:
+def _opened(
+    directory: RunDirectory,
+    overrides: Sequence[str],
+    base: Path | str | None,
+    narrow: Callable[[Experiment], Experiment],
+) -> OpenedRun:
     if not directory.provenance_file.exists():
+        _refuse_folds(directory)
         raise RunDirectoryError(
             f"{directory.path} has no provenance.json: the run ended before its training began",
             "there is nothing to go on from: remove the folder and start it again",
         )
     provenance = directory.read_json(directory.provenance_file)
-    experiment = load_experiment(directory.experiment_file, overrides, base=provenance["base"])
-    patches = [directory.path / stored for stored in provenance.get("patches", {}).values()]
-    if patches:
-        experiment = load_experiment(
-            directory.experiment_file,
-            [*overrides, f"patches={[str(patch) for patch in patches]!r}"],
-            base=provenance["base"],
-        )
+    patches = [str(directory.path / stored) for stored in provenance.get("patches", {}).values()]
+    experiment = load_experiment(
+        directory.experiment_file,
+        [*overrides, *([f"patches={json.dumps(patches)}"] if patches else [])],
+        base=base if base is not None else provenance["base"],
+        check=False,
+    )
+    experiment = narrow(experiment)
+    if problems := experiment.check():
+        raise ConfigError(problems)
     return OpenedRun(directory, resolve(experiment), provenance)
+
+
+def _refuse_folds(directory: RunDirectory) -> None:
+    folds = [fold for fold in directory.folds() if is_run(fold)]
+    if folds:
+        raise UsageError(
+            f"{directory.path} holds {len(folds)} folds, each a run of its own",
+            f"give one of them: {', '.join(str(fold) for fold in folds[:3])}{', …' if len(folds) > 3 else ''}",
+        )
 
 
 def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | None = None) -> Data:
@@ -87,6 +120,8 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
         target_kind=getattr(task, "target_kind", "auto"),
         cache=experiment.run.cache,
     )
+    if data.classes is None and statistics is not None:
+        data.classes = statistics.get("classes")  # of data without answers
     if data.classes is not None:
         check_targets(data, len(data.classes))
     return data

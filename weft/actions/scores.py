@@ -11,11 +11,13 @@ from weft.engine.run import SplitScores
 from weft.engine.weights import save_weights
 from weft.metrics import ScoreBook
 from weft.runs import write_atomically, write_json
+from weft.runs.files import explained
 
 
 def write_scores(folder: Path, name: str, split: SplitScores, weights_sha256: str | None) -> None:
     """Write the scores of a split and of its cases."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(folder, kept="everything written before"):
+        folder.mkdir(parents=True, exist_ok=True)
     content = {"split": name, "scores": split.scores, "details": split.details, "weights_sha256": weights_sha256}
     write_json(folder / f"{name}.json", content)
     if split.rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 
+from weft.actions.beginning import begun, describe_run, require_training_data, try_out
 from weft.actions.opening import (
     OpenedRun,
     digest_experiment_data,
@@ -20,28 +20,26 @@ from weft.actions.opening import (
     open_run,
 )
 from weft.actions.scores import write_scores, write_states
-from weft.config import Experiment, dump_yaml, fingerprint, to_dict
+from weft.config import Experiment, fingerprint, to_dict
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
 from weft.engine.determinism import choose_threads, reproducible
 from weft.engine.run import Run
+from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
 from weft.errors import RunDirectoryError, Stopped, WeftError
-from weft.monitor import standard_observers
+from weft.monitor import messages_kept, standard_observers, words_of
 from weft.report import write_report
 from weft.runs import (
     RunDirectory,
     append_experiment_row,
-    collect_provenance,
-    new_run_path,
     resume_command,
-    snapshot_code,
-    write_atomically,
-    write_requirements,
 )
 
 logger = logging.getLogger("weft")
+
+MEMORY_HINT = "lower training.batch_size (training.accumulate makes up for it), or use training.precision: bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +63,10 @@ class TrainedRun:
 
 def train_one(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
     """Train one experiment (one fold) in a new run directory."""
-    path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
-    with RunDirectory.create(path) as directory:
+    with begun(experiment, out) as directory:
         data = open_experiment_data(experiment)
+        require_training_data(data)
         threads = _threads(experiment, data)
-        describe_run(directory, experiment, data, threads)
         return _execute(directory, experiment, data, threads, observers, resumed=False)
 
 
@@ -98,39 +95,18 @@ def _refuse_other_code(opened: OpenedRun) -> None:
     reproduce`.
     """
     manifest = digest_experiment_data(opened.experiment)
-    now = fingerprint(opened.experiment, manifest.digest)
-    if now != opened.provenance["fingerprint"]:
-        what = "its data" if manifest.digest != opened.provenance["data"]["digest"] else "its code or settings"
-        raise RunDirectoryError(
-            f"{opened.directory.path} cannot be resumed: {what} changed since it began",
-            "put them back as they were, or train the changed experiment as a new run",
-        )
-
-
-def describe_run(directory: RunDirectory, experiment: Experiment, data: Data, threads: int) -> None:
-    """Write everything that is known before training: experiment, code, data, splits and provenance (last of all)."""
-    manifest = digest_experiment_data(experiment)
-    write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
-    patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
-    write_requirements(directory.requirements)
-    directory.write_json(directory.data_file, data.summary())
-    directory.write_json(directory.splits_file, data.record())
-    directory.write_json(directory.statistics_file, data.statistics)
-    extra = {
-        "base": str(experiment.base),
-        "patches": patches,
-        "data": {"digest": manifest.digest, "files": manifest.as_dict()["files"], "undigested": manifest.undigested},
-        "run_threads": threads,
-        "device": str(pick_device(experiment.run.device)),
-    }
-    provenance = collect_provenance(
-        fingerprint(experiment, manifest.digest),
-        {"seed": experiment.seed},
-        sys.argv,
-        folder=experiment.base,
-        extra=extra,
+    if fingerprint(opened.experiment, manifest.digest) == opened.provenance["fingerprint"]:
+        return
+    what = "its code or settings"
+    if manifest.digest != opened.provenance["data"]["digest"]:
+        before = {file["path"]: file["sha256"] for file in opened.provenance["data"]["files"]}
+        now = {file["path"]: file["sha256"] for file in manifest.as_dict()["files"]}
+        changed = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+        what = "its data" + (f" ({', '.join(changed[:3])}{', …' if len(changed) > 3 else ''})" if changed else "")
+    raise RunDirectoryError(
+        f"{opened.directory.path} cannot be resumed: {what} changed since it began",
+        "put them back as they were, or train the changed experiment as a new run",
     )
-    directory.write_json(directory.provenance_file, provenance)
 
 
 def _execute(
@@ -144,26 +120,34 @@ def _execute(
 ) -> TrainedRun:
     """Drive the run to its end and write down how it ended, whatever happens."""
     started = time.monotonic()
-    record = {"fingerprint": directory.read_json(directory.provenance_file)["fingerprint"]}
     device = pick_device(experiment.run.device)
     deterministic = experiment.training.deterministic
     try:
         with (
             Interruption() as interruption,
             reproducible(threads=threads, deterministic=deterministic, device=device),
+            messages_kept(directory),
         ):
             run = _build(directory, experiment, data, observers, interruption, resumed=resumed)
             try:
+                if not resumed:
+                    with outer_randomness_kept():
+                        try_out(run, experiment, data)
+                        describe_run(directory, experiment, data, threads)
                 result = drive_alone(training(run))
+                _write_outcome(directory, experiment, run, result)
             except BaseException as error:
                 run.observers.notify("on_error", error)
                 raise
             finally:
                 run.close()
-            _write_outcome(directory, experiment, run, result, record)
             run.observers.notify("on_end", result)
+    except torch.OutOfMemoryError as error:
+        explained = WeftError(f"out of memory on {device}: {str(error).splitlines()[0]}", MEMORY_HINT)
+        _write_failure(directory, explained, time.monotonic() - started)
+        raise explained from error
     except BaseException as error:
-        _write_failure(directory, error, record | {"seconds": round(time.monotonic() - started, 3)})
+        _write_failure(directory, error, time.monotonic() - started)
         raise
     done = directory.result() or {}
     write_report(directory.path)
@@ -200,9 +184,7 @@ def _build(
     return run
 
 
-def _write_outcome(
-    directory: RunDirectory, experiment: Experiment, run: Run, result: RunResult, record: dict[str, Any]
-) -> None:
+def _write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, result: RunResult) -> None:
     save_weights(run.state.scored_weights, directory.weights)
     for name, split in run.final.items():
         write_scores(directory.scores, name, split, result.model_sha256)
@@ -211,8 +193,9 @@ def _write_outcome(
     if experiment.run.predictions:
         from weft.actions.predict import write_predictions
 
-        write_predictions(run, directory)
-    outcome = record | {
+        write_predictions(run, directory, experiment.dataset.targets)
+    outcome = {
+        "fingerprint": _fingerprint_of(directory),
         "status": result.status,
         "scores": result.scores,
         "epochs": result.epochs,
@@ -228,18 +211,19 @@ def _write_outcome(
     directory.write_result(outcome)  # last: a run that says it is finished lacks nothing
 
 
-def _write_failure(directory: RunDirectory, error: BaseException, record: dict[str, Any]) -> None:
-    """Say in result.json how the run ended; when even that cannot be written, the error itself matters more."""
+def _write_failure(directory: RunDirectory, error: BaseException, seconds: float) -> None:
+    """Say in result.json how the run ended, once it has begun; when even that cannot be written, the error itself
+    matters more.
+    """
+    if not directory.provenance_file.exists():
+        return
     stopped = isinstance(error, Stopped | KeyboardInterrupt)
-    if isinstance(error, KeyboardInterrupt):
-        message = "ended at once by a second interrupt; what was saved before is kept"
-    else:
-        message = error.message if isinstance(error, WeftError) else f"{type(error).__name__}: {error}"
-    logger.log(logging.INFO if stopped else logging.ERROR, "%s", message)
     resumable = any(directory.checkpoints.glob("last-*.pt"))
-    outcome = record | {
+    outcome = {
+        "fingerprint": _fingerprint_of(directory),
         "status": "stopped" if stopped else "failed",
-        "error": None if stopped else message,
+        "error": None if stopped else words_of(error),
+        "seconds": round(seconds, 3),
         "resume": resume_command(directory.path) if resumable else None,
     }
     if isinstance(error, KeyboardInterrupt) and resumable:
@@ -248,6 +232,10 @@ def _write_failure(directory: RunDirectory, error: BaseException, record: dict[s
         directory.write_result(outcome)
     if isinstance(error, WeftError) and not stopped and resumable and "--resume" not in error.hint:
         error.hint = f"{error.hint}; resume with: {outcome['resume']}".lstrip("; ")
+
+
+def _fingerprint_of(directory: RunDirectory) -> str:
+    return str(directory.read_json(directory.provenance_file)["fingerprint"])
 
 
 def _threads(experiment: Experiment, data: Data) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from weft.config import ArrayPair, Component, DatasetConfig, Namespace
+from weft.config import ArrayPair, Component, DatasetConfig, Namespace, TableConfig
 from weft.data import standardize
 from weft.data.array_source import part_from_files, part_from_object
 from weft.data.chain import Chain, MemoryCache, build_chain, loads_files
@@ -141,12 +141,18 @@ def _table_parts(dataset: DatasetConfig, base: Path) -> dict[str, Part]:
     parts = {}
     for name, file in files.items():
         if file is not None:
-            path = base / file
+            path = table_file(table, file, base)
             root = base / table.root if table.root is not None else path.parent
-            if not path.is_file() and (root / file).is_file():
-                path = root / file
             parts[name] = part_from_table(read_table(path, table.separator), dataset, root)
     return parts
+
+
+def table_file(table: TableConfig, file: Path, base: Path) -> Path:
+    """Where a table lies: relative to `base`, or else to the table's root."""
+    path = base / file
+    if table.root is not None and not path.is_file() and (base / table.root / file).is_file():
+        return base / table.root / file
+    return path
 
 
 def _array_parts(arrays: Any, namespace: Namespace, base: Path) -> dict[str, Part]:

@@ -5,7 +5,7 @@ Write your own by subclassing `weft.engine.Observer`; name it under `run.observe
 
 from weft.config import Experiment
 from weft.engine.events import Observer
-from weft.monitor.logfile import LogFile
+from weft.monitor.logfile import LogFile, messages_kept, words_of
 from weft.monitor.progress import ProgressBar
 from weft.monitor.tables import ConsoleSummary, StepsCSV, score_table
 from weft.monitor.tensorboard import TensorBoard
@@ -17,8 +17,10 @@ __all__ = [
     "ProgressBar",
     "StepsCSV",
     "TensorBoard",
+    "messages_kept",
     "score_table",
     "standard_observers",
+    "words_of",
 ]
 
 

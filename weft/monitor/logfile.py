@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from weft.engine.events import Epoch, Observer, RunResult, Start
-from weft.errors import UsageError
+from weft.errors import Stopped, UsageError, WeftError
 from weft.monitor.words import duration, epoch_words
 from weft.runs import RunDirectory
 from weft.runs.files import explained
@@ -52,3 +55,28 @@ class LogFile(Observer):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+@contextmanager
+def messages_kept(directory: RunDirectory) -> Iterator[None]:
+    """While it is entered, what Weft logs also goes to the run's `log.txt`, and so does the error that ends it."""
+    logger = logging.getLogger("weft")
+    handler = logging.FileHandler(directory.log_file, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        level = logging.INFO if isinstance(error, Stopped | KeyboardInterrupt) else logging.ERROR
+        handler.handle(logging.LogRecord(logger.name, level, __file__, 0, words_of(error), None, None))
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def words_of(error: BaseException) -> str:
+    """An error in one line, for records."""
+    if isinstance(error, KeyboardInterrupt):
+        return "ended at once by a second interrupt; what was saved before is kept"
+    return error.message if isinstance(error, WeftError) else f"{type(error).__name__}: {error}"

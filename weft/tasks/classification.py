@@ -77,7 +77,8 @@ class Classification(Task):
             return functional.binary_cross_entropy_with_logits(outputs, targets)
         if outputs.shape[1] < self.classes:
             raise DataError(
-                f"the model gives {outputs.shape[1]} outputs per item, but the data have {self.classes} classes",
+                f"the model gives {outputs.shape[1]} outputs per item, but the data have {self.classes} classes"
+                f" ({', '.join((self.class_names or [])[:10])}{', …' if self.classes > 10 else ''})",
                 f"give the model {self.classes} outputs",
             )
         return functional.cross_entropy(outputs, targets)
