@@ -17,6 +17,7 @@ from weft.data import Data, auto_workers, build_sampler, make_loader
 from weft.engine.averaging import MovingAverage
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
 from weft.engine.events import Observer
+from weft.engine.freezing import check_freezing
 from weft.engine.monitoring import BestEpoch
 from weft.engine.precision import Precision
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
@@ -67,6 +68,7 @@ def build_run(
     task, loss = build_task(experiment, namespace)
     seed_everything(participant_seed(experiment.seed, 0))
     model = build_model(experiment, namespace, device)
+    check_freezing(model, experiment.model)
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
     prepared = prepare(model, compiled=training.compile)

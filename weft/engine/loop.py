@@ -17,7 +17,6 @@ It is a generator: where participants must agree it yields a collective and is r
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import time
 from collections.abc import Generator
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Sum
 from weft.engine.events import RunResult
+from weft.engine.freezing import is_frozen
 from weft.engine.run import PendingLoss, Run, SplitScores
 from weft.engine.scoring import score_split, weights_sha256
 from weft.engine.state import EpochSums
@@ -221,14 +221,9 @@ def prepare_modules(run: Run) -> None:
     plan = run.plan
     if not plan.freeze:
         return
-    thawed = [
-        pattern
-        for epoch, patterns in plan.unfreeze.items()
-        if epoch <= run.state.position.epoch + 1
-        for pattern in patterns
-    ]
+    epoch = run.state.position.epoch + 1
     for name, parameter in run.state.model.named_parameters():
-        frozen = _matches(name, plan.freeze) and not _matches(name, thawed)
+        frozen = is_frozen(name, epoch, plan.freeze, plan.unfreeze)
         parameter.requires_grad_(not frozen)
         if frozen:
             parameter.grad = None
@@ -236,10 +231,6 @@ def prepare_modules(run: Run) -> None:
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own) and _has_statistics(module):
             module.eval()
-
-
-def _matches(name: str, patterns: tuple[str, ...] | list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".") for pattern in patterns)
 
 
 def _has_statistics(module: nn.Module) -> bool:
