@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle format of files that are refused anyway
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigError(f"weights file {path} does not exist", "check the path") from error
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"weights file {path} is no state dict, or holds pickled objects, which could run code when they are "
+            "loaded: refused",
+            "from a source that you trust: load it in Python yourself and save the model's state_dict() alone",
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError) as error:
         raise ConfigError(
             f"weights file {path} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}",
-            "give a .safetensors file, or a .pt file with a state dict only (objects could run code: refused)",
+            "give a .safetensors file, or a .pt file with a state dict",
         ) from error
     for key in ("model", "state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -57,13 +66,31 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         ConfigError: names or shapes differ.
     """
-    weights = read_weights(path)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
+    weights, own = read_weights(path), model.state_dict()
+    differences = {
+        "the file lacks": sorted(set(own) - set(weights)),
+        "the model lacks": sorted(set(weights) - set(own)),
+        "of other shape are": [
+            f"{name} ({_shape(weights[name])} in the file, {_shape(own[name])} in the model)"
+            for name in own
+            if name in weights and weights[name].shape != own[name].shape
+        ],
+    }
+    found = [f"{words} {_first(names)}" for words, names in differences.items() if names]
+    if found:
         raise ConfigError(
-            f"the weights in {path} do not fit the model: {error}", "evaluate with the model they were trained with"
-        ) from error
+            f"the weights in {path} do not fit {type(model).__name__}: {'; '.join(found)}",
+            "give the model section of the experiment that they were trained with",
+        )
+    model.load_state_dict(weights)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(str(size) for size in tensor.shape) or "a number"
+
+
+def _first(names: list[str], count: int = 4) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")
 
 
 def load_pretrained(model: nn.Module, path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.data import Batch
-from weft.errors import ConfigError, DataError
+from weft.errors import ConfigError, DataError, WeftError
 from weft.metrics import ScoreBook, build_scores
 from weft.tasks.updates import Evaluation, Update
 
@@ -91,7 +91,15 @@ class Task:
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Outputs of the model and, where it returns `(output, regularization_loss)`, its regularisation."""
-        answer = model(*batch.inputs) if isinstance(batch.inputs, tuple) else model(batch.inputs)
+        try:
+            answer = model(*batch.inputs) if isinstance(batch.inputs, tuple) else model(batch.inputs)
+        except (WeftError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{type(model).__name__} failed on {_forms('inputs', batch.inputs)}: {_first_line(error)}",
+                "check the model's arguments against the data; `weft --traceback …` shows where in its code it failed",
+            ) from error
         if isinstance(answer, tuple):
             if len(answer) == 2 and isinstance(answer[1], Tensor) and answer[1].ndim == 0:
                 return answer[0], answer[1]
@@ -106,7 +114,21 @@ class Task:
         """Mean loss of a batch."""
         if self.loss is None:
             raise ConfigError(f"task {type(self).__name__} has no loss", "name one: training.loss: ...")
-        return self.loss(outputs, targets)
+        return self._apply_loss(self.loss, outputs, targets)
+
+    def _apply_loss(self, loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
+        """The loss; what it cannot work with is told with shapes, types and the range of the targets."""
+        try:
+            return loss(outputs, targets)
+        except (WeftError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            name = getattr(loss, "__name__", type(loss).__name__)
+            raise DataError(
+                f"loss {name} failed on {_forms('outputs', outputs)} and {_forms('targets', targets)}: "
+                f"{_first_line(error)}",
+                "check that the model's outputs and the targets are what this loss expects",
+            ) from error
 
     def targets_for_loss(self, outputs: Tensor, batch: Batch) -> Any:
         """The batch's targets in the form that the loss expects."""
@@ -149,6 +171,21 @@ class Task:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
+
+
+def _forms(name: str, value: Any) -> str:
+    """Shapes, types and ranges of tensors in words, for messages."""
+    if not isinstance(value, Tensor):
+        parts = value if isinstance(value, tuple | list) else []
+        return f"{name} ({', '.join(_forms('', part).strip() for part in parts) or type(value).__name__})"
+    text = f"{name} {list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if value.device.type == "cpu" and value.numel() and not value.is_floating_point() and not value.is_complex():
+        text += f" from {value.min().item()} to {value.max().item()}"
+    return text
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
 
 
 def squeeze_last(outputs: Tensor) -> Tensor:

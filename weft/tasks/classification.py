@@ -58,7 +58,7 @@ class Classification(Task):
             outputs = squeeze_last(outputs)
         if self.loss is None:
             raise ConfigError("task classification was not set up", "call Task.setup first")
-        return self.loss(outputs, targets)
+        return self._apply_loss(self.loss, outputs, targets)
 
     def predictions(self, outputs: Tensor) -> dict[str, Tensor]:
         """The predicted class (or labels) and probabilities."""
