@@ -121,3 +121,57 @@ def test_class_names_must_fit_the_number_of_classes() -> None:
         build_scores([], kind="multiclass", classes=3, class_names=["a", "b"])
     with pytest.raises(UsageError, match="classes >= 2"):
         build_scores([], kind="segmentation", classes=1)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel"])
+def test_curves_can_be_collected_whatever_scores_are_asked_for(kind: str) -> None:
+    outputs, targets = data_of(kind, 60, 0)
+    plain, curved = (build_scores(["accuracy"], kind=kind, classes=3) for _ in range(2))
+    curved.add_curves()
+    curved.add_curves()  # once is enough, twice does no harm
+    for book in (plain, curved):
+        book.update(outputs, targets)
+    assert plain.compute() == curved.compute()
+    assert not {"roc", "pr", "calibration"} & set(plain.details())
+    details = curved.details()
+    assert {"roc", "pr", "calibration"} <= set(details)
+    asked = build_scores(["auroc", "calibration_error"], kind=kind, classes=3)
+    asked.add_curves()
+    asked.update(outputs, targets)
+    assert details["calibration"] == asked.details()["calibration"]
+    for name, curve in asked.details()["roc"].items():
+        area = [trapezoids(part["fpr"], part["tpr"]) for part in (curve, details["roc"][name])]
+        assert area[0] == pytest.approx(area[1], abs=0.01)
+
+
+def trapezoids(x: list[float], y: list[float]) -> float:
+    return sum((x[i + 1] - x[i]) * (y[i + 1] + y[i]) / 2 for i in range(len(x) - 1))
+
+
+def test_curves_pool_as_sums_do() -> None:
+    outputs, targets = data_of("multiclass", 40, 1)
+    parts = []
+    for rows in (slice(0, 40), slice(0, 13), slice(13, 40)):
+        parts.append(build_scores([], kind="multiclass", classes=3))
+        parts[-1].add_curves()
+        parts[-1].update(outputs[rows], targets[rows])
+    whole, first, second = parts
+    first.load_states([a + b for a, b in zip(first.states(), second.states(), strict=True)])
+    assert first.gatherable() is None
+    assert first.details()["roc"] == whole.details()["roc"]
+
+
+def test_images_and_numbers_have_no_curves_to_collect() -> None:
+    for kind in ("regression", "segmentation"):
+        book = build_scores([], kind=kind, classes=2)
+        states = len(book.states())
+        book.add_curves()
+        assert len(book.states()) == states
+
+
+def test_rows_of_sure_predictions_keep_small_probabilities() -> None:
+    book = build_scores([], kind="binary", classes=2)
+    book.update(torch.tensor([80.0, -80.0]), torch.tensor([1, 0]), cases=["a", "b"])
+    rows = book.case_rows()
+    assert rows[0]["probability_0"] == pytest.approx(math.exp(-80))
+    assert rows[1]["probability_1"] == pytest.approx(math.exp(-80))

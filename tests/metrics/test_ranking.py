@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from tests.metrics.helpers import data_of
 from weft.metrics import build_scores
-from weft.metrics.ranking import POINTS, Ranked, ranked_scores
+from weft.metrics.ranks import POINTS, Ranked, ranked_scores
 from weft.metrics.values import class_log_odds
 
 BOTH = ["auroc", "average_precision"]

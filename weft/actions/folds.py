@@ -18,6 +18,7 @@ from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
 from weft.actions.single import TrainedRun, resume_one, train_one
 from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
+from weft.data import fold_count
 from weft.engine import Observer, build_run
 from weft.engine.collectives import Gather, Sum, combine
 from weft.engine.run import SplitScores
@@ -50,8 +51,7 @@ def resume_folds(path: Path, overrides: Sequence[str], observers: Sequence[Obser
 def _go_on(
     parent: RunDirectory, experiment: Experiment, overrides: Sequence[str], observers: Sequence[Observer]
 ) -> TrainedRun:
-    split = experiment.dataset.split
-    count = split.folds if split is not None and split.folds is not None else 0
+    count = fold_count(experiment.dataset, experiment.base) or 0
     trained = []
     for number in range(1, count + 1):
         logger.info("fold %d of %d: %s", number, count, parent.fold(number))
@@ -131,7 +131,7 @@ def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
     it out.
     """
     book = next(iter(build_run(experiment, open_experiment_data(experiment)).splits.values())).book
-    book.reset()
+    book.add_curves()  # as the final scores of each fold did
     sums, gathered = [], []
     for path in paths:
         stored = load_file(path / "scores" / "validation.safetensors")

@@ -19,12 +19,14 @@ def score_split(run: Run, name: str, *, per_case: bool = False) -> Generator[Col
     Args:
         run: the run.
         name: a key of `run.splits`.
-        per_case: also keep a row per case.
+        per_case: also keep a row per case and what curves are drawn from, as final scores do.
 
     Returns:
         whether the split was scored completely, by everybody; after a signal it is not, and its scores are no good.
     """
     split = run.splits[name]
+    if per_case:
+        split.book.add_curves()
     module = run.scored_module()
     was_training = module.training
     module.eval()

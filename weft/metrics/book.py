@@ -12,10 +12,11 @@ from torch import Tensor
 
 from weft.errors import ProtocolError, UsageError
 from weft.metrics.cases import CaseRecorder
-from weft.metrics.families import FACTORIES
+from weft.metrics.families import FACTORIES, curve_accumulators
 from weft.metrics.foreign import adopt
+from weft.metrics.formulas import Array
 from weft.metrics.names import KNOWN, Kind, Mode, check_arguments, check_kind, find_metric
-from weft.metrics.values import Accumulator, Array, BatchView, Request, Setting
+from weft.metrics.values import Accumulator, BatchView, Request, Setting
 
 
 class ScoreBook:
@@ -46,6 +47,13 @@ class ScoreBook:
         self._cases.reset()
         for accumulator in self._accumulators:
             accumulator.reset()
+
+    def add_curves(self) -> None:
+        """From now on also collect what ROC, precision-recall and calibration curves are drawn from, whatever scores
+        were asked for; `details` has them. For final scores: all participants call it before the evaluation begins.
+        """
+        self._accumulators += curve_accumulators(self.setting, self._accumulators)
+        self.reset()
 
     def update(
         self,

@@ -10,17 +10,9 @@ import torch
 from torch import Tensor
 
 from weft.errors import UsageError
+from weft.metrics.formulas import Array, mean_of_defined, ratio
 from weft.metrics.surface import SurfaceDistances, boxes_of, check_spacing, distances_in_region, union
-from weft.metrics.values import (
-    Accumulator,
-    Array,
-    BatchView,
-    Request,
-    Setting,
-    mean_of_defined,
-    out_of_range,
-    ratio,
-)
+from weft.metrics.values import Accumulator, BatchView, Request, Setting, out_of_range
 
 DEFINITION = (
     "distances between surface voxels (faces) in units of the spacing; hd95: the larger directed 95th percentile; "

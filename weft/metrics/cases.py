@@ -54,8 +54,8 @@ def _single_label(setting: Setting, outputs: Tensor, targets: Tensor) -> dict[st
     if setting.kind == "binary":
         if outputs.dim() == 2 and outputs.shape[1] == 2:
             outputs = outputs[:, 1] - outputs[:, 0]
-        positive = torch.sigmoid(outputs.double().reshape(-1))
-        probabilities = torch.stack((1 - positive, positive), 1)
+        odds = outputs.double().reshape(-1)
+        probabilities = torch.stack((torch.sigmoid(-odds), torch.sigmoid(odds)), 1)  # 1 - p would lose small ones
         predicted = (outputs.reshape(-1) > 0).long()
     else:
         probabilities, predicted = torch.softmax(outputs.double(), 1), outputs.argmax(1)

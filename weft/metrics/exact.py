@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy
 
-from weft.metrics.values import Array
+from weft.metrics.formulas import Array
 
 BITS = 30  # per limb: 2**33 participants can be added before an int64 overflows
 BELOW = 300  # binary digits kept below the point

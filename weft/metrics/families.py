@@ -8,7 +8,7 @@ from weft.metrics.boundary import SurfaceScores
 from weft.metrics.confusion import LabelCounts, LabelTables
 from weft.metrics.names import KINDS, Kind
 from weft.metrics.probability import ProbabilityScores, TopK
-from weft.metrics.ranking import BinnedRanking, ExactRanking
+from weft.metrics.ranking import BinnedRanking, ExactRanking, RankingScores
 from weft.metrics.regression import RegressionSums
 from weft.metrics.values import Accumulator, Request, Setting
 from weft.metrics.voxels import VoxelScores
@@ -23,6 +23,24 @@ _BY_KIND: dict[Kind, dict[str, Factory]] = {
     "segmentation": {"confusion": VoxelScores, "surface": SurfaceScores},
 }
 _RANKING: dict[bool, Factory] = {True: ExactRanking, False: BinnedRanking}
+
+MOST_CURVES = 32  # classes with curves of their own; nobody looks at more
+
+
+def curve_accumulators(setting: Setting, present: Sequence[Accumulator]) -> list[Accumulator]:
+    """What ROC, precision-recall and calibration curves are drawn from, as far as `present` does not give it already.
+
+    Sums only, of fixed size: they pool like all others and need no predictions gathered.
+    """
+    if setting.kind in ("regression", "segmentation"):
+        return []
+    added: list[Accumulator] = []
+    if setting.classes <= MOST_CURVES and not any(isinstance(part, RankingScores) for part in present):
+        added.append(BinnedRanking(setting, ()))
+    if not any(isinstance(part, ProbabilityScores) for part in present):
+        added.append(ProbabilityScores(setting, ()))
+    return added
+
 
 FACTORIES: Mapping[tuple[str, Kind, bool], Factory] = {
     (family, kind, gather): factory

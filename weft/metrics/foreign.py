@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from weft.errors import UsageError
+from weft.metrics.formulas import Array, ratio
 from weft.metrics.names import Mode
-from weft.metrics.values import Accumulator, Array, BatchView, Setting, added, host, ratio
+from weft.metrics.values import Accumulator, BatchView, Setting, added, host
 
 
 @runtime_checkable

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from weft.errors import UsageError
-from weft.metrics.values import Accumulator, Array, BatchView, Request, Setting, added, host, ratio
+from weft.metrics.formulas import Array, calibration_error, ratio
+from weft.metrics.values import Accumulator, BatchView, Request, Setting, added, host
 
 DEFAULT_BINS = 15
 
@@ -58,9 +59,9 @@ class ProbabilityScores(Accumulator):
 
     def values(self, states: Sequence[Array]) -> dict[str, float]:
         counts, confidence, sums, samples = states
-        gap = numpy.abs(confidence - counts[1]).sum()
+        error = float(calibration_error(confidence, counts[1], counts.sum()))
         table = {
-            "calibration_error": float("nan") if numpy.isnan(sums).any() else float(ratio(gap, counts.sum())),
+            "calibration_error": float("nan") if numpy.isnan(sums).any() else error,
             "brier": float(ratio(sums[0], samples)),
             "log_loss": float(ratio(sums[1], samples)),
         }

@@ -9,7 +9,6 @@ be useless for saturated models; bins of log-odds are not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -17,95 +16,12 @@ import torch
 from torch import Tensor
 
 from weft.errors import ProtocolError
-from weft.metrics.values import (
-    Accumulator,
-    Array,
-    BatchView,
-    Setting,
-    added,
-    class_log_odds,
-    host,
-    mean_of_defined,
-)
+from weft.metrics.formulas import Array, mean_of_defined
+from weft.metrics.ranks import Ranked, ranked_scores
+from weft.metrics.values import Accumulator, BatchView, Setting, added, class_log_odds, host
 
 BINS = 1024
 REACH = 16.0
-POINTS = 200  # of a curve in a report
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """Positives and negatives at each distinct score, highest score first (float64 counts)."""
-
-    positives: Array
-    negatives: Array
-
-    @property
-    def judged(self) -> bool:
-        """Whether there are positives and negatives."""
-        return bool(self.positives.sum() > 0 and self.negatives.sum() > 0)
-
-    def auroc(self) -> tuple[float, float]:
-        """Area under the ROC curve with ties counted half, and how far breaking the ties could move it."""
-        if not self.judged:
-            return float("nan"), float("nan")
-        pairs = self.positives.sum() * self.negatives.sum()
-        lower = self.negatives.sum() - self.negatives.cumsum()  # negatives with a lower score
-        tied = self.positives @ self.negatives / 2
-        return float((self.positives @ lower + tied) / pairs), float(tied / pairs)
-
-    def average_precision(self) -> tuple[float, float]:
-        """Sum of precision times gain in recall, and how far breaking the ties could move it."""
-        if not self.positives.sum():
-            return float("nan"), float("nan")
-        from scipy.special import digamma  # SciPy costs more to import than the rest of this package
-
-        p, q = self.positives, self.negatives
-        end_p, end_q = p.cumsum(), q.cumsum()
-        start_p, start_q = end_p - p, end_q - q
-        found = p > 0
-        value = (p * end_p / numpy.maximum(end_p + end_q, 1)).sum()
-        best = (p * end_p / numpy.maximum(end_p + start_q, 1)).sum()
-        # negatives of a tie first, then its positives one by one: the sum over i of (start_p + i) / (start_p + i +
-        # end_q)
-        harmonic = digamma(end_p + end_q + 1) - digamma(start_p + end_q + 1)
-        worst = (p - end_q * harmonic)[found].sum()
-        total = p.sum()
-        return float(value / total), float(max(best - value, value - worst, 0.0) / total)
-
-    def curves(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """ROC and precision-recall curves with at most 200 points each."""
-        true = numpy.concatenate(([0.0], self.positives.cumsum()))
-        false = numpy.concatenate(([0.0], self.negatives.cumsum()))
-        positives, negatives = max(true[-1], 1.0), max(false[-1], 1.0)
-        pick = thinned(true / positives + false / negatives)
-        roc = {"fpr": false[pick] / negatives, "tpr": true[pick] / positives}
-        pick = thinned(true[1:] / positives + false[1:] / negatives) + 1
-        precision = true[pick] / numpy.maximum(true[pick] + false[pick], 1.0)
-        return roc, {"recall": true[pick] / positives, "precision": precision}
-
-
-def thinned(way: Array) -> Array:
-    """Indices of at most 200 points, spread evenly along a rising quantity, first and last included."""
-    if way.size <= POINTS:
-        return numpy.arange(way.size)
-    goals = numpy.linspace(way[0], way[-1], POINTS)
-    return numpy.unique(
-        numpy.concatenate(([0], numpy.searchsorted(way, goals).clip(0, way.size - 1)[1:-1], [way.size - 1]))
-    )
-
-
-def ranked_scores(scores: Array, positive: Array) -> Ranked:
-    """Counts at each distinct score.
-
-    Args:
-        scores: float [n].
-        positive: bool [n].
-    """
-    _, place = numpy.unique(-scores, return_inverse=True)
-    count = int(place.max()) + 1 if place.size else 0
-    positives = numpy.bincount(place[positive], minlength=count).astype(numpy.float64)
-    return Ranked(positives, numpy.bincount(place, minlength=count) - positives)
 
 
 class RankingScores(Accumulator):

@@ -13,7 +13,8 @@ from torch import Tensor
 from weft.errors import UsageError
 from weft.metrics.cases import output_names
 from weft.metrics.exact import from_limbs, root, summable, to_limbs, zeros
-from weft.metrics.values import Accumulator, Array, BatchView, added, host, mean_of_defined
+from weft.metrics.formulas import Array, mean_of_defined
+from weft.metrics.values import Accumulator, BatchView, added, host
 
 SUMS = 7  # t, o, t*t, o*o, t*o (about the shift), (o-t)**2, |o-t|
 MOST = 256  # outputs judged one by one; more of them (images) are judged as one variable

@@ -21,7 +21,7 @@ from typing import Any
 import numpy
 
 from weft.errors import UsageError
-from weft.metrics.values import Array
+from weft.metrics.formulas import Array
 
 TREE_COST = 8.0  # a surface voxel in the tree costs about as much as this many voxels of a distance transform
 ALWAYS_TREE = 20_000

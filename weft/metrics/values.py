@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from weft.errors import DataError, UsageError
+from weft.metrics.formulas import Array
 from weft.metrics.names import Kind
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,17 +278,3 @@ def out_of_range(labels: Tensor, classes: int, what: str = "class") -> DataError
 def host(tensor: Tensor) -> Tensor:
     """The tensor on the CPU, never sharing memory with the accumulator."""
     return tensor.detach().cpu().clone() if tensor.device.type == "cpu" else tensor.detach().cpu()
-
-
-def ratio(top: Array, bottom: Array) -> Array:
-    """top / bottom, nan where the bottom is 0."""
-    top, bottom = numpy.asarray(top, numpy.float64), numpy.asarray(bottom, numpy.float64)
-    result: Array = numpy.full(numpy.broadcast_shapes(top.shape, bottom.shape), numpy.nan)
-    return numpy.divide(top, bottom, out=result, where=bottom != 0)
-
-
-def mean_of_defined(values: Array) -> float:
-    """Mean without nan; nan when nothing is defined."""
-    values = numpy.asarray(values, numpy.float64)
-    defined = values[~numpy.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")

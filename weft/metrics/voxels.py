@@ -14,8 +14,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from weft.metrics.confusion import PER_CLASS, Counts, accuracy
-from weft.metrics.values import Accumulator, Array, BatchView, mean_of_defined, out_of_range, ratio
+from weft.metrics.formulas import PER_CLASS, Array, Counts, accuracy, mean_of_defined, ratio
+from weft.metrics.values import Accumulator, BatchView, out_of_range
 
 OVERLAPS: dict[str, Callable[[Counts], Array]] = {"dice": PER_CLASS["f1"], "iou": PER_CLASS["jaccard"]}
 
@@ -53,7 +53,7 @@ class VoxelScores(Accumulator):
         counts = Counts.of_matrix(matrix)
         means = dict(zip(OVERLAPS, ratio(sums, cases[None]), strict=True))
         table = {name: mean_of_defined(column[1:]) for name, column in means.items()}
-        table |= {"pooled_dice": mean_of_defined(OVERLAPS["dice"](counts)[1:]), "accuracy": accuracy(counts)}
+        table |= {"pooled_dice": mean_of_defined(OVERLAPS["dice"](counts)[1:]), "accuracy": float(accuracy(counts))}
         return {request.key: table[request.name] for request in self.requests}
 
     def details(self, states: Sequence[Array]) -> dict[str, Any]:
