@@ -240,9 +240,9 @@ CASES = [
     Case(
         "missing argument of scheduler",
         "  epochs: 2",
-        "  epochs: 2\n  scheduler: CosineAnnealingLR",
+        "  epochs: 2\n  scheduler: CosineAnnealingWarmRestarts",
         "11:14",
-        "needs the argument T_max",
+        "needs the argument T_0",
     ),
     # parts that contradict each other
     Case("two sources", "  split:", "  folder: .\n  split:", "5:3", "two sources, 'arrays' and 'folder'", "keep one"),

@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from weft.config import KINDS, Component, Namespace, components_of, load_patch
+from weft.config import KINDS, Component, DatasetConfig, Namespace, components_of, label_key, load_patch
 from weft.config.annotations import mismatch
 from weft.config.catalog import SOURCES, members, module_if_there
 from weft.config.signatures import annotations_of, parameters_of
+from weft.config.supplied import known_values
+from weft.data.chain import build_chain
 from weft.errors import ConfigError
 
 PATCH = """\
@@ -234,7 +236,69 @@ def test_arguments_that_weft_supplies_are_not_missing() -> None:
     assert names.check(Component("AdamW"), "optimizer") == []
     assert names.check(Component("OneCycleLR", {"max_lr": 1.0}), "scheduler") == []
     assert names.check(Component("RandomSampler"), "sampler") == []
-    assert "needs the argument T_max" in messages(names.check(Component("CosineAnnealingLR"), "scheduler"))
+    assert names.check(Component("CosineAnnealingLR"), "scheduler") == []
+    assert "needs the argument T_max" in messages(names.check(Component("CosineAnnealingLR"), "scheduler", known=()))
+    assert "needs the argument step_size" in messages(names.check(Component("StepLR"), "scheduler"))
+
+
+class Crop:
+    """A transform of dicts that needs to know the label, as several of MONAI's do."""
+
+    def __init__(self, keys: list[str], label_key: str, margin: int = 2) -> None:
+        self.keys = keys
+        self.label_key = label_key
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return item
+
+
+class Plain:
+    """A transform whose defaults mean something, or nothing."""
+
+    def __init__(self, keys: Any = ("image",), label_key: Any = None) -> None:
+        self.keys = keys
+        self.label_key = label_key
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        return item
+
+
+@pytest.mark.parametrize(
+    ("dataset", "label"),
+    [
+        ({"table": {"file": "a.csv"}, "inputs": ["image"], "targets": ["mask"]}, "mask"),
+        ({"table": {"file": "a.csv"}, "inputs": ["image"], "targets": ["mask", "age"]}, None),
+        ({"table": {"file": "a.csv"}, "inputs": ["image"]}, None),
+        ({"folder": "pairs"}, "targets"),
+        ({"arrays": {"inputs": "x.npy", "targets": "y.npy"}}, "targets"),
+        ({"class": "Pairs"}, "targets"),
+        ({"class": "Pairs", "inputs": ["image"], "targets": ["mask"]}, "mask"),
+    ],
+)
+def test_checking_and_building_supply_a_transform_with_the_same(dataset: dict[str, Any], label: str | None) -> None:
+    section = DatasetConfig.model_validate(dataset)
+    assert label_key(section) == label
+    known = {"keys": ["image"], **({"label_key": label} if label else {})}
+    problems = Namespace().check(Component.of(Crop), "transform", known_values("transform", section))
+    if label is None:
+        assert "Crop needs the argument label_key" in messages(problems)
+        with pytest.raises(ConfigError, match="Crop needs the argument label_key"):
+            build_chain([Component.of(Crop)], Namespace(), known)
+    else:
+        assert problems == []
+        (built,) = build_chain([Component.of(Crop)], Namespace(), known).transforms
+        assert (built.keys, built.label_key) == (["image"], label)
+        (written,) = build_chain([Component.of(Crop, label_key="own")], Namespace(), known).transforms
+        assert written.label_key == "own"
+    (plain,) = build_chain([Component.of(Plain)], Namespace(), known).transforms
+    assert (plain.keys, plain.label_key) == (("image",), None)
+
+
+def test_nested_transforms_are_supplied_with_nothing_and_checked_so() -> None:
+    nested = Component.of(Plain, keys=[{"component": Component.of(Crop, label_key="mask")}])
+    assert "Crop needs the argument keys" in messages(Namespace().check(nested, "transform"))
+    with pytest.raises(ConfigError, match="Crop needs the argument keys"):
+        Namespace().build(nested, "transform")
 
 
 def test_any_argument_is_accepted_where_the_signature_does() -> None:

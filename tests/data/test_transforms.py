@@ -158,7 +158,7 @@ def monai_data(folder: Path, count: int = 6) -> dict[str, Any]:
     return {"table": {"train": "train.csv"}, "inputs": ["image"], "targets": ["label"]}
 
 
-CROP = {"RandCropByPosNegLabeld": {"label_key": "label", "spatial_size": [8, 8, 8], "num_samples": 2}}
+CROP = {"RandCropByPosNegLabeld": {"spatial_size": [8, 8, 8], "num_samples": 2}}  # keys, label_key: from the table
 
 
 @pytest.mark.parametrize("cache", ["none", "memory"])

@@ -16,6 +16,7 @@ from weft.config.namespace import Namespace
 from weft.config.patches import load_patch, refuse_while_loading
 from weft.config.resolve import resolve
 from weft.config.running import CheckpointEvery, RunConfig
+from weft.config.supplied import label_key, scheduler_interval, supplied
 from weft.config.training import EmaConfig, ModelConfig, MonitorConfig, TrainingConfig
 
 __all__ = [
@@ -42,9 +43,12 @@ __all__ = [
     "dump_yaml",
     "fingerprint",
     "json_schema",
+    "label_key",
     "load_experiment",
     "load_patch",
     "refuse_while_loading",
     "resolve",
+    "scheduler_interval",
+    "supplied",
     "to_dict",
 ]

@@ -16,6 +16,7 @@ from weft.config.document import Document, KeyPath
 from weft.config.experiment import Experiment
 from weft.config.namespace import Namespace
 from weft.config.patches import load_patch
+from weft.config.supplied import known_values
 from weft.errors import ConfigError, Problem
 
 Check = Callable[[Experiment], Iterable[Problem]]
@@ -63,7 +64,7 @@ def check_experiment(experiment: Experiment, doubtful: Sequence[KeyPath] = ()) -
     for path, kind, component in experiment.components():
         if _touches(path, doubtful):
             continue
-        for problem in namespace.check(component, kind):
+        for problem in namespace.check(component, kind, known_values(kind, experiment.dataset)):
             if broken and problem.message.startswith("there is no"):
                 continue  # the name may well be in the patch that could not be loaded
             problems.append(_at_component(problem, path, document))

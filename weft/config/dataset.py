@@ -45,7 +45,8 @@ class TransformsConfig(Section):
     """What happens to an item before it enters a batch."""
 
     base: Items[Component] = Field(default_factory=list)
-    """For every split, in this order; must not be random."""
+    """For every split, in this order; must not be random. Transforms of dicts get `keys` (columns of files, or else the
+    inputs) and `label_key` (the one target column) where the file does not write them."""
     train: Items[Component] = Field(default_factory=list)
     """After `base`, for the training split only; may be random."""
 

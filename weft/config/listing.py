@@ -11,7 +11,8 @@ from weft.config.annotations import described
 from weft.config.catalog import SOURCES, may_be, members, module_if_there
 from weft.config.component import import_path
 from weft.config.namespace import Namespace, defined_names
-from weft.config.signatures import BY_NAME, annotations_of, describe, parameters_of
+from weft.config.signatures import annotations_of, describe, parameters_of
+from weft.config.supplied import MEANINGS, supplied
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,14 @@ def _info(name: str, kind: str, origin: str, value: Any) -> ComponentInfo:
 
 def _arguments(value: Any, kind: str) -> list[ArgumentInfo]:
     annotations = annotations_of(value)
+    from_weft = supplied(kind, value, (), MEANINGS)
     found = []
     for name, parameter in (parameters_of(value, kind) or {}).items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         has_default = parameter.default is not parameter.empty
-        text = describe(parameter.default) if has_default else ""
+        text = from_weft.get(name) or (describe(parameter.default) if has_default else "")
         annotation = described(annotations[name]) if name in annotations else ""
-        required = not has_default and name not in BY_NAME.get(kind, ())
+        required = not has_default and name not in from_weft
         found.append(ArgumentInfo(name, annotation, text, required))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from weft.config.component import Component
 from weft.config.hints import did_you_mean
 from weft.config.patches import MAIN, load_patch
 from weft.config.signatures import CALLED_LATER, annotations_of, check_arguments, is_reference
+from weft.config.supplied import MEANINGS, supplied
 from weft.errors import ConfigError, Problem, UsageError
 
 
@@ -110,7 +111,7 @@ class Namespace:
                     component, f"{component.name} is a finished object and takes no arguments", "give its class"
                 )
             return target
-        problems = self.check(component, kind, supplied=frozenset(extra))
+        problems = self.check(component, kind, (), given=frozenset(extra))
         if problems:
             raise ConfigError([_placed(problem, component) for problem in problems])
         annotations = annotations_of(target)
@@ -168,13 +169,20 @@ class Namespace:
             raise ConfigError(f"there is no {kind} named {name!r}", self._hint(name, kind))
         return found
 
-    def check(self, component: Component, kind: str, supplied: frozenset[str] = frozenset()) -> list[Problem]:
+    def check(
+        self,
+        component: Component,
+        kind: str,
+        known: Collection[str] = tuple(MEANINGS),
+        given: frozenset[str] = frozenset(),
+    ) -> list[Problem]:
         """What is wrong with a component's name and arguments, told without building anything.
 
         Args:
             component: what to check.
             kind: see `find`.
-            supplied: names of arguments that will be given from elsewhere.
+            known: names of the values that Weft has to supply arguments with (see `weft.config.supplied`).
+            given: names of further arguments that `build` is given.
         """
         try:
             target = self._find(component, kind)
@@ -184,7 +192,8 @@ class Namespace:
             return _check_metric(component)
         if component.is_finished:
             return []
-        problems = check_arguments(component, target, kind, supplied)
+        own = supplied(kind, target, component.arguments, dict.fromkeys(known))
+        problems = check_arguments(component, target, kind, given | set(own))
         for argument, value in component.arguments.items():
             problems += self._check_nested(value, kind, (component.name, argument))
         return problems
@@ -203,7 +212,7 @@ class Namespace:
                     self.object(inner, kind)
                 return []
             nested = parse_nested(inner)
-            problems = self.check(nested, self.kind_of(nested, kind))
+            problems = self.check(nested, self.kind_of(nested, kind), known=())  # only outer ones are supplied
         except ConfigError as error:
             problems = error.problems
         return [replace(problem, path=(*path, form, *problem.path)) for problem in problems]

@@ -7,9 +7,7 @@ from typing import Any
 from weft.config.catalog import module_if_there
 from weft.config.component import Component
 from weft.config.experiment import Experiment
-
-# Schedulers that torch means to be stepped after every optimizer step; all others go by epochs.
-PER_STEP = ("OneCycleLR", "CyclicLR")
+from weft.config.supplied import scheduler_interval
 
 
 def resolve(experiment: Experiment) -> Experiment:
@@ -18,9 +16,8 @@ def resolve(experiment: Experiment) -> Experiment:
     changes: dict[str, Any] = {}
     if training.optimizer is None and not training.optimizers:
         changes["optimizer"] = Component("Adam")
-    if training.scheduler is not None and training.scheduler_interval == "auto":
-        name = training.scheduler.name.rpartition(".")[2]
-        changes["scheduler_interval"] = "step" if name in PER_STEP else "epoch"
+    if scheduler_interval(training) != training.scheduler_interval:
+        changes["scheduler_interval"] = scheduler_interval(training)
     if training.monitor.mode == "auto" and (mode := better_direction(training.monitor.metric)) is not None:
         changes["monitor"] = training.monitor.model_copy(update={"mode": mode})
     if not changes:

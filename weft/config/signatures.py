@@ -12,13 +12,8 @@ from weft.config.component import Component
 from weft.config.hints import did_you_mean, listing, shown
 from weft.errors import Problem
 
-# Arguments that Weft supplies itself, so a file need not: by position, or by name. The run knows how long a schedule
-# is, and the dataset which columns a dictionary transform works on.
+# How many arguments Weft supplies itself by position; for those by name see `weft.config.supplied`.
 BY_POSITION: Mapping[str, int] = {"optimizer": 1, "scheduler": 1}
-BY_NAME: Mapping[str, frozenset[str]] = {
-    "scheduler": frozenset({"total_steps"}),
-    "transform": frozenset({"keys", "label_key"}),
-}
 # Functions of these kinds are the component itself: the file's arguments are bound, the first ones come with each call.
 CALLED_LATER: Mapping[str, int] = {"loss": 2, "metric": 2, "transform": 1}
 
@@ -50,7 +45,7 @@ def check_arguments(
         component: what is written.
         target: the class or function that it names.
         kind: the component's kind.
-        supplied: names of further arguments that will be given from elsewhere.
+        supplied: names of further arguments that Weft gives.
     """
     parameters = parameters_of(target, kind)
     if parameters is None:
@@ -72,7 +67,7 @@ def check_arguments(
             problem = _type_problem(argument, value, named[argument], annotations)
             if problem is not None:
                 problems.append(Problem(problem[0], problem[1], (path, argument)))
-    given = {*component.arguments, *supplied, *BY_NAME.get(kind, ())}
+    given = {*component.arguments, *supplied}
     if kind == "sampler":  # its first argument is the split, unless the file gives it (weights, for instance)
         given.update(list(named)[:1])
     missing = [key for key, value in named.items() if value.default is value.empty and key not in given]

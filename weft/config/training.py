@@ -78,7 +78,8 @@ class TrainingConfig(Section):
     optimizers: dict[str, Component] = Field(default_factory=dict)
     """Optimizers by the name of the network, for tasks with several."""
     scheduler: Component | None = None
-    """The learning rate's schedule."""
+    """The learning rate's schedule. Its length (`total_steps`, `T_max`, PolynomialLR's `total_iters`) is the run's
+    where the file does not write it, counted in steps or epochs as `scheduler_interval` says."""
     scheduler_interval: Literal["auto", "step", "epoch"] = "auto"
     """When the scheduler moves on; `auto` follows the scheduler."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from weft.config import Component, Namespace
+from weft.config import Component, Namespace, supplied
 from weft.errors import DataError, WeftError
 
 Item = dict[str, Any]
@@ -61,29 +60,20 @@ def _name(transform: object) -> str:
     return getattr(transform, "__qualname__", None) or type(transform).__name__
 
 
-def build_chain(components: Sequence[Component], namespace: Namespace, keys: Sequence[str]) -> Chain:
+def build_chain(components: Sequence[Component], namespace: Namespace, known: Mapping[str, Any]) -> Chain:
     """Build the transforms of an experiment.
 
     Args:
         components: as written in `dataset.transforms`.
         namespace: looks up names.
-        keys: given as `keys` to those that have such an argument and were written without it.
+        known: "keys" and, where there is one target, "label_key", for those that need them (`weft.config.supplied`).
     """
     transforms = []
     for component in components:
-        extra = {"keys": list(keys)} if _wants_keys(component, namespace) else {}
+        target = namespace.find(component, "transform")
+        extra = {} if component.is_finished else supplied("transform", target, component.arguments, known)
         transforms.append(namespace.build(component, "transform", **extra))
     return Chain(transforms)
-
-
-def _wants_keys(component: Component, namespace: Namespace) -> bool:
-    if component.is_finished or "keys" in component.arguments:
-        return False
-    try:
-        parameters = inspect.signature(namespace.find(component, "transform")).parameters
-    except (TypeError, ValueError):  # a builtin without a signature
-        return False
-    return "keys" in parameters
 
 
 def loads_files(components: Sequence[Component]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from weft.config import ArrayPair, Component, DatasetConfig, Namespace, TableConfig
+from weft.config import ArrayPair, Component, DatasetConfig, Namespace, TableConfig, label_key
 from weft.data import standardize
 from weft.data.array_source import part_from_files, part_from_object
 from weft.data.chain import Chain, MemoryCache, build_chain, loads_files
@@ -260,8 +260,10 @@ class _Opener:
 
     def _chains(self, part: Part) -> tuple[Chain, Chain]:
         transforms = self.dataset.transforms
-        keys = self._transformed_keys(part)
-        return build_chain(transforms.base, self.namespace, keys), build_chain(transforms.train, self.namespace, keys)
+        known: dict[str, Any] = {"keys": self._transformed_keys(part)}
+        if (label := label_key(self.dataset)) is not None:
+            known["label_key"] = label
+        return build_chain(transforms.base, self.namespace, known), build_chain(transforms.train, self.namespace, known)
 
     def _transformed_keys(self, part: Part) -> list[str]:
         """What transforms without `keys` work on: files; else what has at least two axes; else the inputs."""
