@@ -16,6 +16,7 @@ _PUBLIC = {
     "load_experiment": "weft.config",
     "seed_for": "weft.data",
     "train": "weft.actions",
+    "resume": "weft.actions",
     "evaluate": "weft.actions",
     "predict": "weft.actions",
     "reproduce": "weft.actions",

@@ -1,10 +1,10 @@
-"""What the commands do, as functions: train, evaluate, predict, show, components, reproduce, report."""
+"""What the commands do, as functions: train, resume, evaluate, predict, show, components, reproduce, report."""
 
 from weft.actions.evaluate import evaluate
 from weft.actions.looking import ShownExperiment, components, report, show
 from weft.actions.predict import predict
 from weft.actions.reproduce import Comparison, reproduce
-from weft.actions.train import TrainedRun, train
+from weft.actions.train import TrainedRun, resume, train
 
 __all__ = [
     "Comparison",
@@ -15,6 +15,7 @@ __all__ = [
     "predict",
     "report",
     "reproduce",
+    "resume",
     "show",
     "train",
 ]

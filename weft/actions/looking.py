@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.actions.opening import Source, digest_experiment_data, load
+from weft.actions.opening import Source, digest_experiment_data, load, open_run
 from weft.config import KINDS, ComponentInfo, Namespace, components_of, dump_yaml, fingerprint, to_dict
 from weft.errors import UsageError
 from weft.report import write_report
@@ -28,10 +28,16 @@ class ShownExperiment:
 def show(source: Source, overrides: Sequence[str] = ()) -> ShownExperiment:
     """Check and resolve an experiment; its data are not read, only digests made before are used.
 
+    Args:
+        source: experiment file, dict, `Experiment`, or the directory of a run.
+        overrides: `key=value` texts that replace what is written.
+
     Raises:
         ConfigError: with all problems found.
+        RunDirectoryError: a folder that holds no run.
     """
-    experiment = load(source, overrides)
+    is_folder = isinstance(source, str | Path) and Path(source).is_dir()
+    experiment = open_run(str(source), overrides).experiment if is_folder else load(source, overrides)
     digest = digest_experiment_data(experiment, only_cached=True).digest
     return ShownExperiment(to_dict(experiment), dump_yaml(experiment), fingerprint(experiment, digest), digest)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.config import Experiment, load_experiment, resolve
+from weft.config import Experiment, load_experiment, resolve, to_dict
 from weft.data import Data, check_targets, digest_data, open_data
 from weft.errors import ConfigError, RunDirectoryError, UsageError
-from weft.runs import RunDirectory, is_run
+from weft.runs import RunDirectory, is_run, resume_command
+from weft.runs.experiments import flatten
 
 Source = str | Path | Mapping[str, Any] | Experiment
 DIGEST_CACHE = ".data-digests.json"  # in the output folder: what was read once need not be read again
@@ -99,6 +100,29 @@ def _refuse_folds(directory: RunDirectory) -> None:
             f"{directory.path} holds {len(folds)} folds, each a run of its own",
             f"give one of them: {', '.join(str(fold) for fold in folds[:3])}{', …' if len(folds) > 3 else ''}",
         )
+
+
+def require_same_experiment(path: Path | str, experiment: Experiment) -> None:
+    """Refuse to go on with a run of another experiment; `run` and `name` may differ. Code is the run's own copy.
+
+    Raises:
+        UsageError: with what differs.
+    """
+    directory = RunDirectory.open(path)
+    began = resolve(load_experiment(directory.experiment_file, base=experiment.base, check=False))
+    before, now = (_compared(each) for each in (began, experiment))
+    different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if different:
+        changes = [f"{key} is {before.get(key)} there and {now.get(key)} here" for key in different[:4]]
+        raise UsageError(
+            f"{directory.path} holds a run of another experiment: {'; '.join(changes)}",
+            "give another folder with --out, or go on with that run as it is: " + resume_command(directory.path),
+        )
+
+
+def _compared(experiment: Experiment) -> dict[str, Any]:
+    written = to_dict(experiment)
+    return dict(flatten({key: value for key, value in written.items() if key not in ("name", "run", "patches")}))
 
 
 def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | None = None) -> Data:

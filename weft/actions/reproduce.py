@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,31 @@ class Comparison:
         }  # fmt: skip
 
 
-def reproduce(run: Path | str, *, out: Path | str | None = None) -> Comparison:
+def reproduce(
+    run: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    out: Path | str | None = None,
+    base: Path | str | None = None,
+) -> Comparison:
     """Train a run again with its experiment, its patches and the data, and compare weights, history and scores.
 
     Args:
         run: directory of a finished run.
+        overrides: `key=value` texts, e.g. where the data lie now or `run.device=cpu`; what they change of the
+            experiment itself is named among the causes of a difference.
         out: directory of the new run; by default a new one beside it.
+        base: folder that relative paths of the data start from now; by default where they did.
+
+    Returns:
+        the comparison; `identical` says whether weights, history and scores are the same to the bit.
 
     Raises:
-        UsageError: the run did not finish.
+        UsageError: the run did not finish, or holds folds.
+        ConfigError, DataError: its data or code are gone.
+        RunDirectoryError: there is no run, or the new one cannot be written.
     """
-    opened = open_run(run)
+    opened = open_run(run, overrides, base=base)
     done = opened.directory.result()
     if done is None or done.get("status") != "finished":
         raise UsageError(f"{run} did not finish, so there is nothing to compare with", resume_command(run))
@@ -78,7 +92,10 @@ def reproduce(run: Path | str, *, out: Path | str | None = None) -> Comparison:
         if out is not None
         else new_run_path(opened.directory.path.parent, opened.directory.path.name + "-again")
     )
-    settings = opened.experiment.run.model_copy(update={"threads": opened.provenance["run_threads"]})
+    threads = opened.provenance["run_threads"]
+    if any(text.startswith("run.threads=") for text in overrides):
+        threads = opened.experiment.run.threads
+    settings = opened.experiment.run.model_copy(update={"threads": threads})
     experiment = opened.experiment.model_copy(update={"run": settings})
     again = train_one(experiment, path, ())
     return compare_outcomes(opened, done, open_run(again.path), again.result)

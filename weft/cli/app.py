@@ -11,6 +11,7 @@ import typer
 
 from weft import __version__
 from weft.cli import components, evaluate, predict, report, reproduce, schema, show, train
+from weft.cli.shared import Settings
 from weft.errors import EXIT_FAILED, EXIT_USAGE, Stopped, WeftError
 
 app = typer.Typer(
@@ -25,12 +26,6 @@ for command in (train, evaluate, predict, show, components, reproduce, report, s
     command.register(app)
 
 
-class Settings:
-    """Options of `weft` itself, given before the command."""
-
-    traceback = False
-
-
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"weft {__version__}")
@@ -40,13 +35,13 @@ def _version(value: bool) -> None:
 @app.callback()
 def options(
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where in the code an error came from.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress: say only what went wrong.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """Options that stand before the command."""
-    Settings.traceback = traceback
+    Settings.traceback, Settings.quiet = traceback, quiet
     _log_to_terminal(logging.WARNING if quiet else logging.INFO)
 
 
@@ -98,10 +93,17 @@ def _print_traceback(error: BaseException) -> None:
     typer.echo("".join(traceback.format_exception(error)), err=True)
 
 
+class _Terminal(logging.Handler):
+    """Messages of Weft on standard error, whatever that is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(self.format(record), err=True)
+
+
 def _log_to_terminal(level: int) -> None:
     logger = logging.getLogger("weft")
     logger.setLevel(level)
-    if not any(isinstance(handler, logging.StreamHandler) for handler in logger.handlers):
-        handler = logging.StreamHandler()
+    if not any(isinstance(handler, _Terminal) for handler in logger.handlers):
+        handler = _Terminal()
         handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         logger.addHandler(handler)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, print_json
+from weft.cli.shared import Json, everything_else_on_stderr, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,8 @@ def components(
     """List what can be named in an experiment file, or one component's arguments with their defaults."""
     from weft.actions import components as action
 
-    listed = action(name, patch or ())
+    with everything_else_on_stderr():  # patches are loaded
+        listed = action(name, patch or ())
     if json:
         print_json([asdict(entry) for entry in listed])
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, Set, print_json, print_scores
+from weft.cli.shared import Base, Json, Set, everything_else_on_stderr, print_json, print_scores
 
 
 def register(app: typer.Typer) -> None:
@@ -24,13 +24,15 @@ def evaluate(
         list[str] | None, typer.Option("--split", help="Split to score; may be repeated. Default: all.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores per split and case.")] = None,
+    base: Base = None,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
     """Score the weights of a run, or any weights with `--weights`; nothing is trained."""
     from weft.actions import evaluate as action
 
-    evaluation = action(source, overrides or (), weights=weights, splits=splits, out=out)
+    with everything_else_on_stderr():
+        evaluation = action(source, overrides or (), weights=weights, splits=splits, out=out, base=base)
     if json:
         print_json(evaluation)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from weft.cli.shared import RunPath
+from weft.cli.shared import Json, RunPath, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -12,8 +12,12 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
-def report(run: RunPath) -> None:
+def report(run: RunPath, json: Json = False) -> None:
     """Write RUN/report.html, one self-contained page, and print where it lies."""
     from weft.actions import report as action
 
-    typer.echo(str(action(run)))
+    path = action(run)
+    if json:
+        print_json({"report": str(path)})
+    else:
+        typer.echo(str(path))

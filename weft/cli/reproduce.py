@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, RunPath, print_json
+from weft.cli.shared import Base, Json, RunPath, Set, everything_else_on_stderr, print_json, with_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -20,12 +20,15 @@ def reproduce(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Directory of the new run; by default beside the old.")
     ] = None,
+    base: Base = None,
+    overrides: Set = None,
     json: Json = False,
 ) -> None:
     """Train RUN again from its own directory and compare weights, history and scores; exit code 1 when they differ."""
     from weft.actions import reproduce as action
 
-    comparison = action(run, out=out)
+    with everything_else_on_stderr():
+        comparison = action(run, with_settings(overrides), out=out, base=base)
     if json:
         print_json(comparison.as_dict())
     else:

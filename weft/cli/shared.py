@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-File = Annotated[Path, typer.Argument(help="Experiment file (.yaml or .py).", show_default=False)]
 RunPath = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace a value, e.g. training.optimizer.AdamW.lr=3e-4."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Base = Annotated[
+    Path | None,
+    typer.Option("--base", help="Folder that relative paths of the data start from now, when they have moved."),
+]
+
+
+class Settings:
+    """Options of `weft` itself, given before the command."""
+
+    traceback = False
+    quiet = False
+
+
+def with_settings(overrides: Sequence[str] | None) -> list[str]:
+    """The overrides of a command that trains: `--quiet` shows no progress, unless that is asked for by name."""
+    return [*(["run.progress=false"] if Settings.quiet else []), *(overrides or ())]
+
+
+@contextlib.contextmanager
+def everything_else_on_stderr() -> Iterator[None]:
+    """What models, losses and libraries print goes to standard error: standard output is for the command's result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def print_json(value: Any) -> None:
@@ -24,17 +49,17 @@ def print_json(value: Any) -> None:
 
 
 def print_scores(scores: dict[str, dict[str, float]]) -> None:
-    """Print scores as a table with a column per split, on standard error: standard output is for scripts."""
+    """Print scores as a table with a column per split."""
     splits = list(scores)
     names = list(dict.fromkeys(name for values in scores.values() for name in values))
     if not names:
         return
     width = max(len(name) for name in names)
-    typer.echo(" " * width + "".join(f"{split:>13}" for split in splits), err=True)
+    typer.echo(" " * width + "".join(f"{split:>13}" for split in splits))
     for name in names:
         cells = (scores[split].get(name) for split in splits)
         row = "".join(f"{'–' if cell is None or math.isnan(cell) else format(cell, '.4f'):>13}" for cell in cells)
-        typer.echo(f"{name:<{width}}{row}", err=True)
+        typer.echo(f"{name:<{width}}{row}")
 
 
 def _finite(value: Any) -> Any:

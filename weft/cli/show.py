@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from weft.cli.shared import File, Json, Set, print_json
+from weft.cli.shared import Json, Set, everything_else_on_stderr, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -12,7 +15,11 @@ def register(app: typer.Typer) -> None:
     app.command("show")(show)
 
 
-def show(file: File, overrides: Set = None, json: Json = False) -> None:
+def show(
+    file: Annotated[Path, typer.Argument(help="Experiment file (.yaml or .py), or run directory.", show_default=False)],
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
     """Check the experiment in FILE and print it with all defaults filled in, and its fingerprint.
 
     The fingerprint needs a digest of the data; it is taken where it was made before (by training), else the page says
@@ -20,7 +27,8 @@ def show(file: File, overrides: Set = None, json: Json = False) -> None:
     """
     from weft.actions import show as action
 
-    shown = action(file, overrides or ())
+    with everything_else_on_stderr():  # patches are loaded
+        shown = action(file, overrides or ())
     if json:
         print_json({"experiment": shown.experiment, "fingerprint": shown.fingerprint, "data_digest": shown.data_digest})
         return

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, Set, print_json
+from weft.cli.shared import Json, Set, Settings, everything_else_on_stderr, print_json, with_settings
+from weft.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -16,22 +17,46 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    file: Annotated[Path | None, typer.Argument(help="Experiment file (.yaml or .py).", show_default=False)] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Experiment file (.yaml or .py); with --resume alone, a run directory.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", "-r", help="Go on with the run in this directory.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", "-r", help="Go on with the run that was stopped, if there is one.")
+    ] = False,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
     """Train the experiment in FILE. The last line of standard output is the run directory.
 
     `weft train --resume RUN` goes on with a run that was stopped or killed, exactly where it was saved.
+    `weft train FILE --out RUN --resume` begins it where there is none yet: the same command until it succeeds.
     """
-    from weft.actions import train as action
+    from weft import actions
 
-    trained = action(file, overrides or (), out=out, resume=resume)
+    changes = with_settings(overrides)
+    with everything_else_on_stderr():
+        if source is None:
+            raise UsageError("nothing to train is named", "weft train FILE, or weft train --resume RUN")
+        if resume and out is None:
+            if source.is_file():
+                raise UsageError(
+                    f"{source} is an experiment file: which of its runs shall be gone on with?",
+                    f"weft train --resume RUN, or weft train {source} --out RUN --resume",
+                )
+            trained = actions.resume(source, changes)
+        else:
+            trained = actions.train(source, changes, out=out, resume=resume)
     if json:
         print_json({"run": str(trained.path), **trained.result})
-    else:
-        typer.echo(str(trained.path))
+        return
+    if not Settings.quiet:
+        typer.echo(f"report: {trained.path / 'report.html'}", err=True)
+    typer.echo(str(trained.path))
