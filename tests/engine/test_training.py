@@ -85,6 +85,48 @@ def test_step_schedules_go_by_epochs() -> None:
     assert [row["learning_rate"] for row in run.state.history] == pytest.approx([0.05, 0.005, 0.0005])
 
 
+class HalfWay(torch.optim.lr_scheduler.LRScheduler):
+    """Halves the rate after half of the run."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, num_training_steps: int) -> None:
+        self.num_training_steps = num_training_steps
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        late = 2 * self.last_epoch >= self.num_training_steps
+        return [rate * (0.5 if late else 1.0) for rate in self.base_lrs]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "interval", "argument", "length"),
+    [
+        ("CosineAnnealingLR", "auto", "T_max", 3),
+        ("CosineAnnealingLR", "step", "T_max", 18),
+        ({"CosineAnnealingLR": {"T_max": 7}}, "auto", "T_max", 7),
+        ("PolynomialLR", "auto", "total_iters", 3),
+        ("PolynomialLR", "step", "total_iters", 18),
+        ("LinearLR", "auto", "total_iters", 5),  # torch's default makes sense: a warm-up
+        ({"OneCycleLR": {"max_lr": 0.1}}, "auto", "total_steps", 18),
+        ({"OneCycleLR": {"max_lr": 0.1}}, "epoch", "total_steps", 3),
+        ({"OneCycleLR": {"max_lr": 0.1, "epochs": 4, "steps_per_epoch": 9}}, "auto", "total_steps", 36),
+        (Component.of(HalfWay), "step", "num_training_steps", 18),
+    ],
+)
+def test_a_schedule_is_as_long_as_the_run_where_nothing_else_is_written(
+    scheduler: Any, interval: str, argument: str, length: int
+) -> None:
+    experiment = small_experiment(scheduler=scheduler, scheduler_interval=interval)
+    assert getattr(build(experiment).state.schedules["main"].scheduler, argument) == length
+
+
+@pytest.mark.parametrize(("interval", "length"), [("step", 8), ("epoch", 2)])
+def test_a_schedule_of_a_run_that_ends_by_steps_ends_with_it(interval: str, length: int) -> None:
+    run, _ = trained(small_experiment(scheduler="CosineAnnealingLR", scheduler_interval=interval, steps=8))
+    scheduler = run.state.schedules["main"].scheduler
+    assert isinstance(scheduler, torch.optim.lr_scheduler.CosineAnnealingLR)
+    assert scheduler.T_max == scheduler.last_epoch == length
+
+
 def test_a_plateau_schedule_follows_the_monitored_score() -> None:
     run, _ = trained(
         small_experiment(scheduler={"ReduceLROnPlateau": {"patience": 0, "threshold": 100.0, "factor": 0.5}}, epochs=3)

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from weft.config import Component, Experiment, Namespace
 from weft.data import Data, auto_workers, build_sampler, make_loader
@@ -21,7 +20,7 @@ from weft.engine.freezing import check_freezing
 from weft.engine.monitoring import BestEpoch
 from weft.engine.precision import Precision
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
-from weft.engine.schedules import PER_STEP, Schedule
+from weft.engine.schedules import build_schedule
 from weft.engine.seeding import outer_randomness_kept, participant_seed, seed_everything
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
@@ -84,10 +83,8 @@ def build_run(
         train = _loader(experiment, data, "train", namespace, training=True)
     optimizers = {name: _optimizer(experiment, namespace, name, module) for name, module in networks.items()}
     steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
-    total_steps = training.steps or max(training.epochs * steps_per_epoch, 1)
     schedules = {
-        name: _schedule(experiment, namespace, optimizer, total_steps, steps_per_epoch)
-        for name, optimizer in optimizers.items()
+        name: build_schedule(training, namespace, optimizer, steps_per_epoch) for name, optimizer in optimizers.items()
     }
     splits = score_splits(experiment, data, task, namespace)
     state = TrainingState(
@@ -272,31 +269,6 @@ def _optimizer(experiment: Experiment, namespace: Namespace, network: str, modul
     if not isinstance(optimizer, Optimizer):
         raise ConfigError(f"optimizer {component.name} is not a torch.optim.Optimizer", "name one of torch.optim")
     return optimizer
-
-
-def _schedule(
-    experiment: Experiment, namespace: Namespace, optimizer: Optimizer, total_steps: int, steps_per_epoch: int
-) -> Schedule:
-    training = experiment.training
-    component = training.scheduler
-    if component is None:
-        return Schedule(optimizer, None, per_step=False, warmup_steps=training.warmup_steps)
-    target = namespace.find(component, "scheduler")
-    name = getattr(target, "__name__", component.name)
-    per_step = training.scheduler_interval == "step" or (training.scheduler_interval == "auto" and name in PER_STEP)
-    known = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch, "epochs": training.epochs}
-    scheduler = namespace.build(component, "scheduler", optimizer, **_supplied(target, component, known))
-    if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
-        raise ConfigError(f"scheduler {component.name} is not one of torch's", "name one of torch.optim.lr_scheduler")
-    return Schedule(optimizer, scheduler, per_step=per_step, warmup_steps=training.warmup_steps)
-
-
-def _supplied(target: Any, component: Component, known: dict[str, int]) -> dict[str, int]:
-    """Arguments that the run knows better than the file: the length of a schedule, where it is not written."""
-    parameters = inspect.signature(target).parameters
-    if "total_steps" not in parameters or {"total_steps", "epochs", "steps_per_epoch"} & set(component.arguments):
-        return {}
-    return {"total_steps": known["total_steps"]}
 
 
 def _best(experiment: Experiment, splits: dict[str, ScoredSplit]) -> BestEpoch:

@@ -7,8 +7,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-# Schedulers that are meant to be stepped after every optimizer step; all others go by epochs.
-PER_STEP = {"OneCycleLR", "CyclicLR"}
+from weft.config import Namespace, TrainingConfig, scheduler_interval, supplied
+from weft.errors import ConfigError
 
 
 class Schedule:
@@ -87,3 +87,38 @@ class Schedule:
         self.learning_rate = state["learning_rate"]
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+
+
+def build_schedule(
+    training: TrainingConfig, namespace: Namespace, optimizer: Optimizer, steps_per_epoch: int
+) -> Schedule:
+    """The schedule of an optimizer, which is told how long the run is where the experiment does not say.
+
+    Args:
+        training: names the scheduler, if any, and when it is stepped.
+        namespace: looks up names.
+        optimizer: whose learning rate it sets.
+        steps_per_epoch: optimizer steps of an epoch.
+
+    Raises:
+        ConfigError: there is no such scheduler, its arguments do not fit, or it is something else.
+    """
+    component = training.scheduler
+    if component is None:
+        return Schedule(optimizer, None, per_step=False, warmup_steps=training.warmup_steps)
+    per_step = scheduler_interval(training) == "step"
+    known = {"length": run_length(training, steps_per_epoch, per_step=per_step)}
+    target = namespace.find(component, "scheduler")
+    extra = {} if component.is_finished else supplied("scheduler", target, component.arguments, known)
+    scheduler = namespace.build(component, "scheduler", optimizer, **extra)
+    if not isinstance(scheduler, LRScheduler | ReduceLROnPlateau):
+        raise ConfigError(f"scheduler {component.name} is not one of torch's", "name one of torch.optim.lr_scheduler")
+    return Schedule(optimizer, scheduler, per_step=per_step, warmup_steps=training.warmup_steps)
+
+
+def run_length(training: TrainingConfig, steps_per_epoch: int, *, per_step: bool) -> int:
+    """How often a scheduler is stepped in a run that nothing ends early: in optimizer steps, or in epochs begun."""
+    steps = max(training.epochs * steps_per_epoch, 1)
+    if training.steps is not None:
+        steps = min(steps, training.steps)
+    return steps if per_step else -(-steps // max(steps_per_epoch, 1))
