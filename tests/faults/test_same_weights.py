@@ -59,9 +59,7 @@ def test_loader_workers_do_not_change_weights_with_transforms_of_monai(nursery: 
         pytest.param(["run.observers=[]", "run.log_every=1000"], id="no observers"),
         pytest.param(["run.progress=true", "run.tensorboard=true", "run.predictions=true"], id="all observers"),
         pytest.param(["run.checkpoint_every={minutes: 1.0e-6}", "run.log_every=3"], id="a checkpoint in every step"),
-        pytest.param(
-            ["run.checkpoint_every={epochs: 2}", "run.device=auto", "run.cache=memory"], id="device and cache"
-        ),
+        pytest.param(["run.checkpoint_every={epochs: 2}", "run.device=auto"], id="device and checkpoints"),
     ],
 )
 def test_how_a_run_is_watched_and_saved_does_not_change_it(
@@ -76,6 +74,29 @@ def test_how_a_run_is_watched_and_saved_does_not_change_it(
     assert result_of(run)["model_sha256"] == result_of(reference)["model_sha256"]
     assert history_of(run) == history_of(reference)
     assert result_of(run)["scores"] == result_of(reference)["scores"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_cache_does_not_change_weights_also_when_a_run_is_resumed(
+    workers: int, nursery: Nursery, tmp_path: Path
+) -> None:
+    file = write_experiment(tmp_path, {"dataset.class.train": {"Noisy": {"items": 46, "augment": False}}})
+    plain, run = trained(nursery, file, "plain"), tmp_path / "run"
+    options = ["--set", "run.cache=memory", "--set", f"run.num_workers={workers}"]
+    assert nursery.weft("train", file, "--out", run, *options, trap={"at": "step", "count": 13}).code < 0
+    assert nursery.weft("train", "--resume", run).code == 0
+    assert outcome(run) == outcome(plain)
+
+
+@pytest.mark.parametrize("where", ["the dataset", "a base transform"])
+def test_what_is_random_is_not_cached(where: str, nursery: Nursery, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"run.cache": "memory"}
+    if where == "a base transform":
+        changes["dataset.class.train"] = {"Noisy": {"items": 46, "augment": False}}
+        changes["dataset.transforms"] = {"base": [{"Shaken": {"amount": 0.1}}]}
+    refused = nursery.weft("train", write_experiment(tmp_path, changes), "--out", tmp_path / "run")
+    assert refused.code == 1, refused.text
+    assert "random before dataset.transforms.train, so it must not be kept (use run.cache: none" in refused.err
 
 
 @pytest.mark.parametrize("moment", ["step", "validation", "epoch"])
@@ -143,7 +164,8 @@ def test_a_run_whose_data_were_changed_is_not_resumed(nursery: Nursery, tmp_path
     table.write_text(whole.replace("0.", "1.", 1))
     refused = nursery.weft("train", "--resume", run)
     assert refused.code == 1
-    assert "its data changed since it began" in refused.err
+    assert "its data" in refused.err
+    assert "changed since it began" in refused.err
     table.write_text(whole)
     assert nursery.weft("train", "--resume", run).code == 0
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from weft.config import Component, Namespace, supplied
+from weft.data.randomness import DrawWatch
 from weft.errors import DataError, WeftError
 
 Item = dict[str, Any]
@@ -93,10 +94,11 @@ class MemoryCache:
         self.load = load
         self.length = length
         self._items: dict[int, Any] = {}
+        self._watch: DrawWatch | None = None
 
     def __call__(self, row: int) -> Any:
         if row not in self._items:
-            self._items[row] = self.load(row)
+            self._items[row] = self._made(row)
         return copy.deepcopy(self._items[row])  # transforms that follow may write into what they are given
 
     def fill(self) -> None:
@@ -107,6 +109,23 @@ class MemoryCache:
         for row in range(self.length):
             if row not in self._items:
                 try:
-                    self._items[row] = self.load(row)
+                    self._items[row] = self._made(row)
                 except DataError:
                     continue
+
+    def _made(self, row: int) -> Any:
+        """An item to be kept. What is random must not be: it would depend on when the item was first asked for."""
+        if self._watch is None:  # of the process that loads
+            self._watch = DrawWatch(self.load)
+        self._watch.mark()
+        item = self.load(row)
+        if self._watch.drawn():
+            self._watch.restore()
+            raise DataError(
+                "the item is random before dataset.transforms.train, so it must not be kept (use run.cache: none)",
+                "set run.cache: none, or move what is random to dataset.transforms.train",
+            )
+        return item
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_watch": None}

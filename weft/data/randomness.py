@@ -179,6 +179,35 @@ class ItemGenerators:
             _seed(generator, _mix(key + place))
 
 
+class DrawWatch:
+    """Tells whether anything random was drawn: from the global generators, or from those that an object holds.
+
+    Args:
+        owner: looked through as a dataset is (see `ItemGenerators`).
+    """
+
+    def __init__(self, owner: object) -> None:
+        self._globals = (_Python(), _NumPy(), _Torch())
+        self._held = ItemGenerators(owner)
+        self._states: list[object] = []
+
+    def mark(self) -> None:
+        """Watch from now on."""
+        for generator in self._globals:
+            generator.mark()
+        self._states = [_state(generator) for generator in self._held.found]
+
+    def drawn(self) -> bool:
+        """Whether something was drawn since the mark."""
+        moved = any(generator.moved() for generator in self._globals)
+        return moved or [_state(generator) for generator in self._held.found] != self._states
+
+    def restore(self) -> None:
+        """Put the global generators back to the mark."""
+        for generator in self._globals:
+            generator.restore()
+
+
 @contextmanager
 def seeded(owner: object, key: int) -> Iterator[None]:
     """Inside, the global generators and those of an object follow from the key; the global ones are put back."""
@@ -209,6 +238,21 @@ def _seed(generator: Any, key: int) -> None:
         generator.set_random_state(seed=key & 0xFFFFFFFF)
 
 
+def _state(generator: Any) -> object:
+    """The state of a generator, to be compared; of a `set_random_state` object, that of its `R`."""
+    if isinstance(generator, torch.Generator):
+        return tensor_bytes(generator.get_state())
+    if isinstance(generator, np.random.Generator):
+        return repr(generator.bit_generator.state)
+    if isinstance(generator, np.random.RandomState):
+        _, key, position, *gauss = generator.get_state(legacy=True)
+        return np.asarray(key).tobytes(), position, gauss
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    own = getattr(generator, "R", None)
+    return _state(own) if isinstance(own, np.random.RandomState) else None
+
+
 def _walk(root: object) -> Iterator[Any]:
     """Depth first, in the order of attributes: the same in every process, so that each generator gets the same seed."""
     seen: set[int] = set()
@@ -216,7 +260,7 @@ def _walk(root: object) -> Iterator[Any]:
     stack = [root]
     while stack:
         value = stack.pop()
-        if isinstance(value, _LEAVES) or id(value) in seen:
+        if isinstance(value, (*_LEAVES, DrawWatch)) or id(value) in seen:
             continue
         seen.add(id(value))
         keep.append(value)
