@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from weft.config import Component, Experiment, Namespace
 from weft.data import Data, auto_workers, build_sampler, make_loader
 from weft.engine.averaging import MovingAverage
+from weft.engine.batch_norm import with_global_statistics
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
 from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
@@ -24,7 +25,7 @@ from weft.engine.schedules import build_schedule
 from weft.engine.seeding import outer_randomness_kept, participant_seed, seed_everything
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
-from weft.engine.strategy import Strategy
+from weft.engine.strategy import PooledGradients, Strategy
 from weft.engine.weights import load_pretrained
 from weft.errors import ConfigError, DataError
 from weft.metrics import ScoreBook
@@ -44,6 +45,7 @@ def build_run(
     strategy: Strategy | None = None,
     participants: int = 1,
     participant: int = 0,
+    shares_directory: bool = False,
 ) -> Run:
     """Build everything that a run needs; the global generators are seeded on the way, before the model is made.
 
@@ -57,6 +59,7 @@ def build_run(
         interruption: the flag that signals set.
         strategy: what participants exchange; None alone.
         participants, participant: how many take part, and which one this is.
+        shares_directory: they are processes of one run: each takes its share of every batch, and the first one writes.
 
     Raises:
         ConfigError, DataError: the parts do not fit.
@@ -70,6 +73,9 @@ def build_run(
     check_freezing(model, experiment.model)
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
+    if shares_directory:
+        strategy = strategy if strategy is not None else PooledGradients(training.batch_size)
+        model = with_global_statistics(model) if training.batch_norm == "global" else model
     prepared = prepare(model, compiled=training.compile)
     task.setup(loss, data.classes if data.classes is not None else class_names_of(task, model, data, plan))
     networks = task.networks(model)
@@ -78,15 +84,14 @@ def build_run(
             f"task {type(task).__name__} updates {', '.join(task.updates)}, but its networks are {', '.join(networks)}",
             "`networks` must return a module for each name in `updates`",
         )
-    train = None
-    if "train" in data.splits:
-        train = _loader(experiment, data, "train", namespace, training=True)
+    share = (participant, participants) if shares_directory else (0, 1)
+    train = _loader(experiment, data, "train", namespace, share, training=True) if "train" in data.splits else None
     optimizers = {name: _optimizer(experiment, namespace, name, module) for name, module in networks.items()}
     steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
     schedules = {
         name: build_schedule(training, namespace, optimizer, steps_per_epoch) for name, optimizer in optimizers.items()
     }
-    splits = score_splits(experiment, data, task, namespace)
+    splits = score_splits(experiment, data, task, namespace, share)
     state = TrainingState(
         model=model, prepared=prepared, networks=networks, optimizers=optimizers, schedules=schedules,
         best=_best(experiment, splits), scaler=plan.precision.scaler,
@@ -98,7 +103,7 @@ def build_run(
         history=history, observers=Observers(list(observers)),
         checkpoints=checkpoints if checkpoints is not None else CheckpointMemory(),
         interruption=interruption if interruption is not None else Interruption(),
-        participants=participants, participant=participant,
+        participants=participants, participant=participant, shares_directory=shares_directory,
     )  # fmt: skip
 
 
@@ -133,6 +138,7 @@ def make_plan(experiment: Experiment, device: torch.device) -> Plan:
         steps=training.steps,
         precision=Precision(training.precision, device),
         device=device,
+        batch_size=training.batch_size,
         accumulate=training.accumulate,
         clip_norm=training.clip_norm,
         clip_value=training.clip_value,
@@ -205,13 +211,13 @@ def prepare(model: nn.Module, *, compiled: bool) -> nn.Module:
 
 
 def score_splits(
-    experiment: Experiment, data: Data, task: Task, namespace: Namespace, only: Sequence[str] | None = None
+    experiment: Experiment, data: Data, task: Task, namespace: Namespace, share: tuple[int, int]
 ) -> dict[str, ScoredSplit]:
     """Loaders and score books of the splits that can be scored, in the order train, validation, test."""
-    names = [name for name in ("train", "validation", "test") if name in data.splits and (only is None or name in only)]
+    names = [name for name in ("train", "validation", "test") if name in data.splits]
     splits: dict[str, ScoredSplit] = {}
     for name in names:
-        loader = _loader(experiment, data, name, namespace, training=False)
+        loader = _loader(experiment, data, name, namespace, share, training=False)
         splits[name] = ScoredSplit(loader, build_book(experiment, task, namespace), list(data.splits[name].cases))
     return splits
 
@@ -232,7 +238,9 @@ def _metric(component: Component, namespace: Namespace) -> Any:
     return namespace.build(component, "metric")
 
 
-def _loader(experiment: Experiment, data: Data, name: str, namespace: Namespace, *, training: bool) -> Any:
+def _loader(
+    experiment: Experiment, data: Data, name: str, namespace: Namespace, share: tuple[int, int], *, training: bool
+) -> Any:
     split = data.splits[name]
     if len(split) == 0:
         raise DataError(f"the {name} split is empty", "check the table and the ratios of dataset.split")
@@ -247,6 +255,7 @@ def _loader(experiment: Experiment, data: Data, name: str, namespace: Namespace,
         num_workers=auto_workers(split, settings.batch_size) if workers == "auto" else int(workers),
         sampler=build_sampler(component, namespace, split) if component is not None else None,
         augment=training,
+        share=share,
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -24,14 +24,14 @@ Steps = Generator[Collective, Answer, RunResult]
 
 def drive_alone(steps: Steps) -> RunResult:
     """Run a single participant: every collective is answered with its own tensors."""
-    modes = _modes()
+    modes = current_modes()
     try:
         collective = next(steps)
         while True:
-            _check_modes(modes, collective)
+            check_modes(modes, collective)
             collective = steps.send(combine([collective]))
     except StopIteration as end:
-        return _typed(end.value, "the run")
+        return typed_result(end.value, "the run")
     finally:
         steps.close()
 
@@ -88,7 +88,7 @@ class Participant:
 
     def advance(self, answer: Answer | None) -> JournalEntry | None:
         """Go on to the next collective; None when the run is over."""
-        modes = _modes()
+        modes = current_modes()
         set_random_state(self._random)
         try:
             if self.steps is None:
@@ -99,11 +99,11 @@ class Participant:
             else:
                 collective = self.steps.send(answer)
         except StopIteration as end:
-            self.result = _typed(end.value, f"participant '{self.name}'")
+            self.result = typed_result(end.value, f"participant '{self.name}'")
             return None
         finally:
             self._random = random_state()
-        _check_modes(modes, collective)
+        check_modes(modes, collective)
         entry = JournalEntry(self._id_of(collective), collective)
         self.journal.entries.append(entry)
         return entry
@@ -255,7 +255,7 @@ class Together:
                 steps.close()
 
 
-def _modes() -> tuple[object, ...]:
+def current_modes() -> tuple[object, ...]:
     return (
         torch.is_grad_enabled(),
         torch.is_inference_mode_enabled(),
@@ -266,8 +266,8 @@ def _modes() -> tuple[object, ...]:
     )
 
 
-def _check_modes(before: tuple[object, ...], collective: Collective) -> None:
-    if _modes() != before:
+def check_modes(before: tuple[object, ...], collective: Collective) -> None:
+    if current_modes() != before:
         raise ProtocolError(
             f"the collective '{collective.tag}' was asked inside a context that changes grad mode, autocast, "
             "inference mode, default dtype or determinism",
@@ -275,7 +275,7 @@ def _check_modes(before: tuple[object, ...], collective: Collective) -> None:
         )
 
 
-def _typed(value: object, who: str) -> RunResult:
+def typed_result(value: object, who: str) -> RunResult:
     if not isinstance(value, RunResult):
         raise ProtocolError(
             f"{who} ended with a {type(value).__name__} instead of a RunResult", "return RunResult(...)"

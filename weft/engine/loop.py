@@ -32,6 +32,7 @@ from weft.engine.events import RunResult
 from weft.engine.freezing import is_frozen
 from weft.engine.run import PendingLoss, Run, SplitScores
 from weft.engine.scoring import score_split, weights_sha256
+from weft.engine.sharing import all_rows, save, share_state
 from weft.engine.state import EpochSums
 from weft.engine.stepping import StepLoss, not_finite, take_step
 from weft.errors import NotFiniteError, Stopped
@@ -47,6 +48,7 @@ def training(run: Run) -> Steps:
         Stopped: a signal came; the state was saved.
         NotFiniteError: the loss or the weights are not finite.
     """
+    yield from share_state(run)
     run.announce()
     state = run.state
     if state.strategy is not None:
@@ -58,7 +60,7 @@ def training(run: Run) -> Steps:
         clock.lap("seconds_train")
         complete = (yield from validate(run)) if _validation_is_due(run) else None
         if complete is False:
-            _stop(run)  # the state is that of the boundary before validation: it is run again on resume
+            yield from _stop(run)  # the state is that of the boundary before validation: it is run again on resume
         clock.lap("seconds_validation")
         yield from end_epoch(run, scored=complete is not None, clock=clock)
     return (yield from final_scores(run))
@@ -85,10 +87,10 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
         if run.alone:
             decision = Decision(more=True, save=run.save_is_due(), stop=run.interruption.received is not None)
         if decision.stop:
-            _stop(run)
+            yield from _stop(run)
         if decision.save:
             settle(run)
-            run.save()
+            yield from save(run)
     settle(run)
     if state.strategy is not None and state.strategy.steps_per_round is None:
         yield from state.strategy.end_of_round(state.model)
@@ -169,7 +171,7 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
         run.save_best()
     every = run.plan.save_epochs
     if state.finished or (every is not None and state.position.epoch % every == 0) or (run.alone and run.save_is_due()):
-        run.save()
+        yield from save(run)
     run.tell_epoch(row, improved)
 
 
@@ -188,7 +190,8 @@ def scoring(run: Run) -> Steps:
         complete = yield from score_split(run, name, per_case=True)
         if not complete:
             raise _stopped(run)  # nothing to save: training was over and saved before
-        run.final[name] = SplitScores(split.book.compute(), split.book.details(), split.book.case_rows())
+        rows = yield from all_rows(run, split.book.case_rows())
+        run.final[name] = SplitScores(split.book.compute(), split.book.details(), rows)
     result = run.finish()
     result.model_sha256 = weights_sha256(run.state.scored_weights)
     return result
@@ -311,9 +314,9 @@ def _row(run: Run, scored: bool) -> tuple[dict[str, Any], float | None]:
     return row, None if value is None else float(value)
 
 
-def _stop(run: Run) -> None:
+def _stop(run: Run) -> Generator[Collective, Answer, None]:
     settle(run)
-    run.save()
+    yield from save(run)
     raise _stopped(run)
 
 

@@ -37,6 +37,7 @@ class Plan:
     epochs: int
     precision: Precision
     device: torch.device
+    batch_size: int = 1
     steps: int | None = None
     accumulate: int = 1
     clip_norm: float | None = None
@@ -112,6 +113,7 @@ class Run:
         train: loader of the training split, None when there is nothing to train.
         splits: the splits that can be scored, by name ("train" without augmentation, "validation", "test").
         participants, participant: how many take part, and which one this is (from 0).
+        shares_directory: the participants are processes of one run; the first one writes for all.
         on_saved: called after each save; drivers that keep journals clear them.
     """
 
@@ -129,6 +131,7 @@ class Run:
     interruption: Interruption = field(default_factory=Interruption)
     participants: int = 1
     participant: int = 0
+    shares_directory: bool = False
     resumed: bool = False
     on_saved: Callable[[], None] = lambda: None
     pending: list[PendingLoss] = field(default_factory=list)
@@ -185,19 +188,29 @@ class Run:
             return True
         return plan.save_seconds is not None and time.monotonic() - self.last_save >= plan.save_seconds
 
-    def save(self) -> None:
+    def save(self, processes: list[dict[str, Any]] | None = None) -> None:
         """Save the state of this boundary.
+
+        Args:
+            processes: the private state of each process, where they share one directory.
 
         Raises:
             NotFiniteError: the weights are not finite; the checkpoint before is kept.
             CheckpointError, RunDirectoryError: it cannot be written; the checkpoint before is kept.
         """
         self.require_finite_weights()
-        path = self.checkpoints.save_last(self.state.state_dict(), self.state.position.step)
-        self.last_save = time.monotonic()
-        self.on_saved()
+        state = self.state.state_dict()
+        if processes is not None:
+            state["processes"] = processes
+        path = self.checkpoints.save_last(state, self.state.position.step)
+        self.saved()
         if path is not None:
             self.observers.notify("on_checkpoint", path, "last")
+
+    def saved(self) -> None:
+        """The state of this boundary is safe."""
+        self.last_save = time.monotonic()
+        self.on_saved()
 
     def save_best(self) -> None:
         """Save the weights that scores were just taken from."""

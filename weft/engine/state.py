@@ -105,8 +105,17 @@ class TrainingState:
         }
         return {key: plain(value, key) for key, value in state.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def private_state(self) -> dict[str, Any]:
+        """What is each process's own: its random generators and its part of the running epoch's sums."""
+        return {"random": random_state(), "sums": asdict(self.sums)}
+
+    def load_state_dict(self, state: dict[str, Any], participant: int = 0, participants: int = 1) -> None:
         """Become the state that was saved, the global generators included.
+
+        Args:
+            state: from `state_dict`; where processes shared it, "processes" holds the private state of each.
+            participant, participants: which process this is, of how many. Their number may have changed: a new one
+                keeps the generators it has, and the first one takes everybody's part of the sums.
 
         Raises:
             CheckpointError: it was saved by another format or for another model.
@@ -135,10 +144,16 @@ class TrainingState:
             self.strategy.load_state_dict(state["strategy"])
         self.best.load_state_dict(state["best"])
         self.position = Position(**state["position"])
-        self.sums = EpochSums(**state["sums"])
         self.history = [dict(row) for row in state["history"]]
         self.finished = state["finished"]
-        set_random_state(state["random"])
+        private = state.get("processes") or [{"random": state["random"], "sums": state["sums"]}]
+        if len(private) == participants:
+            self.sums = EpochSums(**private[participant]["sums"])
+        else:
+            parts = [part["sums"] for part in private] if participant == 0 else []
+            self.sums = EpochSums(**{name: sum(part[name] for part in parts) for name in asdict(EpochSums())})
+        if participant < len(private):
+            set_random_state(private[participant]["random"])
 
 
 def plain(value: Any, where: str) -> Any:

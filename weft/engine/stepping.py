@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from weft.data import Batch
+from weft.engine.batch_norm import has_batch_statistics
 from weft.engine.collectives import Answer, Collective
 from weft.engine.run import Run
 from weft.engine.strategy import Gradients
-from weft.errors import NotFiniteError, ProtocolError
+from weft.errors import NotFiniteError, ProtocolError, UsageError
 from weft.tasks import Update
 
 Exchange = Generator[Collective, Answer, "StepLoss"]
@@ -40,56 +41,107 @@ class StepLoss:
 
 
 def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
-    """Train on one window of batches; an empty one takes part in the exchange with weight 0.
+    """Train on one window of batches; a participant without items takes part in the exchange with weight 0.
 
     Raises:
         NotFiniteError: alone, the loss is not finite; nothing was changed.
     """
-    done = StepLoss()
-    totals = dict.fromkeys(run.task.updates, 0.0)
-    losses: dict[str, float | Tensor] = dict.fromkeys(run.task.updates, 0.0)
+    step = _Window(run, len(window))
     if not window:
         for optimizer in run.state.optimizers.values():
             optimizer.zero_grad()
         for network in run.task.updates:
             yield from _apply(run, network, 0.0)
-        return done
-    reference = float(max(window[0].size, 1))
-    last = len(window) - 1
     for number, raw in enumerate(window):
         batch = run.place(raw)
         with run.plan.precision.autocast():  # the forward happens here, or, where the task is a generator, below
-            updates = iter(run.task.training_step(run.state.prepared, batch))
+            updates = iter(run.task.training_step(run.state.prepared, batch) if raw.size else ())
+        if not raw.size:
+            idle(run, batch)
         for network in run.task.updates:
-            with run.plan.precision.autocast():
-                update = next(updates, None)
-                if update is not None and run.state.strategy is not None:
-                    _add_loss_term(run, update)
-            if update is None or update.network != network:
-                raise ProtocolError(
-                    f"task {type(run.task).__name__} gave {'nothing' if update is None else repr(update.network)} "
-                    f"where it declares an update of '{network}'",
-                    f"training_step must yield one Update per name in `updates`, in this order: {run.task.updates}",
-                )
-            value = update.loss.detach() if run.defers_losses else update.loss.item()
-            if isinstance(value, float) and not math.isfinite(value):
-                if run.alone:
-                    raise not_finite(run, raw.index.tolist(), value, run.state.position.step + 1)
-                done.finite = False
             if number == 0:
                 run.state.optimizers[network].zero_grad()
-            weight = float(update.weight)
-            losses[network] += value * weight
-            totals[network] += weight
-            _backward(run, update, weight / reference if last else None)
-            if number == last:
-                if last:
-                    _divide(run, network, totals[network] / reference)
-                yield from _apply(run, network, totals[network] if done.finite else 0.0)
-        done.items += batch.size
-    done.weight = next(iter(totals.values()))
-    done.loss = sum(losses[name] / totals[name] for name in totals if totals[name])
-    return done
+            if raw.size:
+                with run.plan.precision.autocast():
+                    update = next(updates, None)
+                step.add(_checked(run, update, network), raw)
+            if number == len(window) - 1:
+                step.divide(network)
+                yield from _apply(run, network, step.weight_of(network))
+        step.done.items += batch.size
+    return step.result()
+
+
+class _Window:
+    """What the batches of a window add up to: gradients in the parameters, losses and weights here.
+
+    With one batch and one participant the user's mean loss is used untouched: scaling exists only where something is
+    summed.
+    """
+
+    def __init__(self, run: Run, batches: int) -> None:
+        self.run = run
+        self.done = StepLoss()
+        self.weighs = batches > 1 or run.shares_directory
+        self.totals = dict.fromkeys(run.task.updates, 0.0)
+        self.losses: dict[str, float | Tensor] = dict.fromkeys(run.task.updates, 0.0)
+
+    def add(self, update: Update, raw: Batch) -> None:
+        """Backward of one update."""
+        run = self.run
+        value = update.loss.detach() if run.defers_losses else update.loss.item()
+        if isinstance(value, float) and not math.isfinite(value):
+            if run.alone:
+                raise not_finite(run, raw.index.tolist(), value, run.state.position.step + 1)
+            self.done.finite = False
+        weight = float(update.weight)
+        self.losses[update.network] += value * weight
+        self.totals[update.network] += weight
+        _backward(run, update, weight / run.plan.batch_size if self.weighs else None)
+
+    def divide(self, network: str) -> None:
+        """Make the accumulated gradient a mean; among processes that is done once everybody's is added."""
+        if self.weighs and not self.run.shares_directory and self.totals[network] > 0:
+            gradients = [parameter.grad for parameter in trainable(self.run, network) if parameter.grad is not None]
+            torch._foreach_div_(gradients, self.totals[network] / self.run.plan.batch_size)
+
+    def weight_of(self, network: str) -> float:
+        """What this participant's gradient weighs among others."""
+        return self.totals[network] if self.done.finite else 0.0
+
+    def result(self) -> StepLoss:
+        """The window's part of the epoch."""
+        self.done.weight = next(iter(self.totals.values()))
+        self.done.loss = sum(self.losses[name] / total for name, total in self.totals.items() if total)
+        return self.done
+
+
+def _checked(run: Run, update: Update | None, network: str) -> Update:
+    if update is None or update.network != network:
+        raise ProtocolError(
+            f"task {type(run.task).__name__} gave {'nothing' if update is None else repr(update.network)} "
+            f"where it declares an update of '{network}'",
+            f"training_step must yield one Update per name in `updates`, in this order: {run.task.updates}",
+        )
+    if run.state.strategy is not None:
+        with run.plan.precision.autocast():
+            _add_loss_term(run, update)
+    return update
+
+
+def idle(run: Run, batch: Batch) -> None:
+    """Forward and backward without items, where the others need it: normalising over the global batch takes
+    everybody.
+    """
+    if not run.shares_directory or not has_batch_statistics(run.state.model):
+        return
+    if len(run.task.updates) > 1:
+        raise UsageError(
+            f"rank {run.participant} has no items in a batch, and the task's networks normalise over the global batch",
+            "use training.drop_last: true, a batch size that is a multiple of the processes, or batch_norm: local",
+        )
+    outputs, _ = run.task.forward(run.state.prepared, batch)
+    (outputs.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
 
 
 def _add_loss_term(run: Run, update: Update) -> None:
@@ -113,12 +165,6 @@ def _backward(run: Run, update: Update, scale: float | None) -> None:
 def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
     """The parameters of a network that are trained now."""
     return [parameter for parameter in run.state.networks[network].parameters() if parameter.requires_grad]
-
-
-def _divide(run: Run, network: str, total: float) -> None:
-    gradients = [parameter.grad for parameter in trainable(run, network) if parameter.grad is not None]
-    if gradients and total > 0:
-        torch._foreach_div_(gradients, total)
 
 
 def _apply(run: Run, network: str, weight: float) -> Generator[Collective, Answer, None]:

@@ -80,6 +80,27 @@ class Strategy:
         """Continue where `state_dict` was taken."""
 
 
+class PooledGradients(Strategy):
+    """The mean over the global batch, for processes that share one: each has weighed its loss before the backward pass.
+
+    Weighing before, not after, is what makes it exact where the forward passes depend on one another (batch
+    statistics of the global batch): gradients that flow between processes carry the weight of the loss they come
+    from.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def average_gradients(self, gradients: Gradients) -> Exchange:
+        """Replace the gradients by their sum over all processes, divided by the items that the batch really had."""
+        tensors = gradients.tensors()
+        weight = torch.tensor([gradients.weight], dtype=torch.float64)
+        *sums, total = yield Sum(f"gradients {gradients.network}", [*tensors, weight])
+        share = float(total) / self.batch_size
+        for tensor, summed in zip(tensors, sums, strict=True):
+            tensor.copy_(summed if share in (0.0, 1.0) else summed / share)
+
+
 class AverageGradients(Strategy):
     """Weighted mean of all participants' gradients at every step: pooled training, seen from inside one participant.
 

@@ -39,6 +39,11 @@ class Classification(Task):
         super().setup(loss, class_names)
         if self.kind == "auto":
             self.kind = "binary" if self.classes == 2 else "multiclass"
+        if self.kind == "multiclass" and self.classes < 2:
+            raise DataError(
+                f"all targets are of one class, {class_names[0] if class_names else 'unnamed'!r}",
+                "there is nothing to tell apart: check the target column and dataset.load_limit",
+            )
         self.score_kind = self.kind
 
     def default_loss(self) -> Loss:

@@ -1,0 +1,113 @@
+"""One process of a run: trains its share and, where it is the first one, writes what came out as JSON.
+
+Started by `tests.processes.launch`, as `python -m tests.processes.job SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_breast_cancer
+from torch import Tensor, nn
+
+from weft.config import Component, Experiment, load_experiment, resolve
+from weft.data import open_data
+from weft.engine import CheckpointFolder, CheckpointMemory, Run, build_run, drive_alone, training
+from weft.engine.determinism import reproducible
+from weft.engine.processes import drive_among_processes, find_place, joined
+
+TIMING = {"seconds_train", "seconds_validation", "items_per_second"}
+
+
+def rows(count: int, float64: bool = True) -> tuple[Tensor, Tensor]:
+    data = load_breast_cancer()
+    inputs = (data.data - data.data.mean(0)) / data.data.std(0)
+    return torch.tensor(inputs[:count], dtype=torch.float32), torch.tensor(data.target[:count])
+
+
+class Net(nn.Module):
+    """A small network, with batch normalisation and dropout where asked, in float64 or float32."""
+
+    def __init__(self, batch_norm: bool = False, dropout: float = 0.0, float64: bool = True) -> None:
+        super().__init__()
+        self.dtype = torch.float64 if float64 else torch.float32
+        middle = nn.BatchNorm1d(16) if batch_norm else nn.Identity()
+        self.layers = nn.Sequential(nn.Linear(30, 16), middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2))
+        self.to(self.dtype)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs.to(self.dtype))
+
+
+def experiment_of(settings: dict[str, Any]) -> Experiment:
+    return resolve(
+        load_experiment(
+            {
+                "seed": 9,
+                "dataset": {
+                    "arrays": Component.of(rows, count=settings.get("count", 150)),
+                    "split": {"ratio": settings.get("ratio", [0.7, 0.3])},
+                },
+                "model": Component.of(Net, **settings.get("model", {})),
+                "training": {
+                    "task": "classification",
+                    "epochs": 3,
+                    "batch_size": 16,
+                    "optimizer": {"SGD": {"lr": 0.05, "momentum": 0.9}},
+                    "metrics": ["accuracy", "auroc", "f1"],
+                    **settings.get("training", {}),
+                },
+                "run": {"device": "cpu", "num_workers": 0, **settings.get("run", {})},
+            }
+        )
+    )
+
+
+def make_run(settings: dict[str, Any], rank: int, world: int) -> Run:
+    experiment = experiment_of(settings)
+    data = open_data(
+        experiment.dataset, experiment.namespace(), seed=9, fold=None, base=experiment.base, target_kind="class"
+    )
+    folder = settings.get("checkpoints")
+    run = build_run(
+        experiment,
+        data,
+        checkpoints=CheckpointFolder(Path(folder)) if folder and rank == 0 else CheckpointMemory(),
+        participants=world,
+        participant=rank,
+        shares_directory=world > 1,
+    )
+    state = run.checkpoints.load_last() if rank == 0 else None
+    if state is not None:
+        run.state.load_state_dict(state, rank, world)
+        run.resumed = True
+    return run
+
+
+def main(settings: dict[str, Any]) -> None:
+    place = find_place()
+    with reproducible(threads=1, deterministic=True, device=torch.device("cpu")):
+        if place is None:
+            run = make_run(settings, 0, 1)
+            result = drive_alone(training(run))
+        else:
+            with joined(place, timeout=settings.get("timeout", 60)):
+                run = make_run(settings, place.rank, place.world)
+                result = drive_among_processes(training(run), place, lambda: run.state.position)
+    outcome = {
+        "model_sha256": result.model_sha256,
+        "scores": result.scores,
+        "history": [{key: value for key, value in row.items() if key not in TIMING} for row in run.state.history],
+        "weights": {name: tensor.tolist() for name, tensor in run.state.model.state_dict().items()},
+        "cases": {name: len(split.rows) for name, split in run.final.items()},
+    }
+    rank = 0 if place is None else place.rank
+    Path(settings["out"]).with_suffix(f".{rank}.json").write_text(json.dumps(outcome), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
