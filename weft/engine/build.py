@@ -118,14 +118,11 @@ def pick_device(name: str) -> torch.device:
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.type == "cuda" and (device.index or 0) >= count) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise ConfigError(
-            f"run.device is {name}, but this machine has {f'{count} CUDA devices' if count else 'no such device'}",
-            "use `run.device: auto`",
-        )
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        there = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "no CUDA device"
+        raise ConfigError(f"run.device is {name}, but this machine has {there}", "use `run.device: auto`")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("run.device is mps, but this machine has no such device", "use `run.device: auto`")
     return device
 
 
