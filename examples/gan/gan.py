@@ -43,6 +43,10 @@ class DigitsGAN(nn.Module):
         """`count` generated images [count, 64], pixels in [0, 1]."""
         return self.generator(torch.randn(count, self.noise, device=device)).sigmoid()
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [n, 1] of images being real: what `weft predict` writes."""
+        return self.discriminator(images.flatten(1))
+
 
 class Adversarial(Task):
     """Trains the discriminator, then the generator, in every step."""

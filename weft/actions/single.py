@@ -28,7 +28,7 @@ from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
-from weft.errors import RunDirectoryError, Stopped, WeftError
+from weft.errors import RunDirectoryError, Stopped, UsageError, WeftError
 from weft.monitor import messages_kept, standard_observers, words_of
 from weft.report import write_report
 from weft.runs import (
@@ -165,6 +165,7 @@ def _build(
 ) -> Run:
     namespace = experiment.namespace()
     own = [namespace.build(component, "observer") for component in experiment.run.observers]
+    _require_observers([*own, *observers])
     history = directory.history()
     run = build_run(
         experiment,
@@ -182,6 +183,13 @@ def _build(
     history.restore(run.state.history)
     directory.steps().truncate_after(run.state.position.step)
     return run
+
+
+def _require_observers(observers: Sequence[object]) -> None:
+    wrong = [observer for observer in observers if not isinstance(observer, Observer)]
+    if wrong:
+        what = wrong[0].__name__ + " (the class)" if isinstance(wrong[0], type) else type(wrong[0]).__name__
+        raise UsageError(f"{what} is not an observer", "give an object of a class derived from weft.engine.Observer")
 
 
 def _write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, result: RunResult) -> None:

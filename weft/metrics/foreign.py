@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from weft.errors import UsageError
+from weft.errors import UsageError, WeftError
 from weft.metrics.formulas import Array, ratio
 from weft.metrics.names import Mode
 from weft.metrics.values import Accumulator, BatchView, Setting, added, host
@@ -55,7 +55,7 @@ class ForeignScore(Accumulator):
         if hasattr(self.metric, "to") and getattr(self.metric, "device", None) != batch.raw_outputs.device:
             self.metric = self.metric.to(batch.raw_outputs.device)
         if batch.size:
-            self.metric.update(*_for_foreign(batch))
+            _call(self.name, batch, self.metric.update, *_for_foreign(batch))
             self._updates += 1
 
     def states(self) -> list[Tensor]:
@@ -98,6 +98,21 @@ class ForeignScore(Accumulator):
         return _flat(self.name, value, self.setting)
 
 
+def _call(name: str, batch: BatchView, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call what somebody else wrote; where it fails, it is named."""
+    try:
+        return function(*arguments)
+    except (WeftError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shapes = [f"{list(part.shape)}" if isinstance(part, Tensor) else type(part).__name__ for part in arguments]
+        raise UsageError(
+            f"metric '{name}' failed on outputs and targets of shapes {' and '.join(shapes)}: "
+            f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
+            "look at the metric; `weft --traceback …` shows where in its code it failed",
+        ) from error
+
+
 class FunctionScore(Accumulator):
     """Mean of a function `(outputs, targets)` that gives one value per sample, or the batch's mean."""
 
@@ -113,7 +128,7 @@ class FunctionScore(Accumulator):
     def update(self, batch: BatchView) -> None:
         if not batch.size:
             return
-        value = torch.as_tensor(self.function(batch.raw_outputs, batch.raw_targets)).detach()
+        value = torch.as_tensor(_call(self.name, batch, self.function, batch.raw_outputs, batch.raw_targets)).detach()
         if value.dim() == 0:
             value = value.expand(batch.size)
         elif value.shape[0] != batch.size:

@@ -119,7 +119,7 @@ class Task:
     def _apply_loss(self, loss: Loss, outputs: Tensor, targets: Any) -> Tensor:
         """The loss; what it cannot work with is told with shapes, types and the range of the targets."""
         try:
-            return loss(outputs, targets)
+            value = loss(outputs, targets)
         except (WeftError, torch.OutOfMemoryError):
             raise
         except Exception as error:
@@ -129,6 +129,13 @@ class Task:
                 f"{_first_line(error)}",
                 "check that the model's outputs and the targets are what this loss expects",
             ) from error
+        if not isinstance(value, Tensor) or value.ndim:
+            found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise DataError(
+                f"loss {getattr(loss, '__name__', type(loss).__name__)} returned {found}, expected a scalar tensor",
+                "return the mean over the batch",
+            )
+        return value
 
     def targets_for_loss(self, outputs: Tensor, batch: Batch) -> Any:
         """The batch's targets in the form that the loss expects."""
