@@ -110,12 +110,13 @@ def test_a_run_whose_folder_became_read_only_goes_on_when_it_is_writable_again(
 # --- kills and damage -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kills", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_writers_of_checkpoints_killed_at_random_moments_never_lose_what_was_saved(
-    nursery: Nursery, tmp_path: Path
+    kills: int, nursery: Nursery, tmp_path: Path
 ) -> None:
-    ended = nursery.call("tests.faults.storms:storm", tmp_path / "checkpoints", "200")
+    ended = nursery.call("tests.faults.storms:storm", tmp_path / "checkpoints", str(kills))
     assert ended.code == 0, ended.text
-    assert ended.out.startswith("200 kills")
+    assert ended.out.startswith(f"{kills} kills")
 
 
 def stopped_run(nursery: Nursery, folder: Path) -> tuple[Path, list[Path]]:
@@ -139,7 +140,9 @@ def empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_a_bit, empty])
+@pytest.mark.parametrize(
+    "damage", [flip_a_bit, *(pytest.param(damage, marks=pytest.mark.slow) for damage in (truncate, empty))]
+)
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     damage: Any, nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -216,7 +219,7 @@ def test_a_killed_loader_worker_ends_the_run_with_one_message_and_it_can_be_resu
     assert outcome(run) == undisturbed
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_too_few_file_handles_end_the_run_with_one_message_and_it_can_be_resumed(
     workers: int, nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

@@ -174,14 +174,14 @@ def test_the_command_itself_killed_from_outside_and_resumed_ends_as_an_undisturb
     file, run, log = write_experiment(tmp_path), tmp_path / "run", tmp_path / "log"
     trap = {"at": "step", "count": 11, "do": "hold", "release": str(tmp_path / "never"), "log": str(log)}
     environment = {**os.environ, "WEFT_TEST_TRAP": json.dumps(trap)}
-    command = [sys.executable, "-m", "weft", "train"]
-    child = subprocess.Popen([*command, str(file), "--out", str(run)], cwd=REPOSITORY, env=environment)
+    command = [sys.executable, "-m", "weft", "train", str(file), "--out", str(run)]
+    child = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
     wait_until(lambda: log.exists() or child.poll() is not None)
     child.kill()
     assert child.wait() == -signal.SIGKILL
     assert not (run / "result.json").exists()
-    done = subprocess.run([*command, "--resume", str(run)], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    resumed = nursery.weft("train", "--resume", run)
+    assert resumed.code == 0, resumed.text
     assert outcome(run) == undisturbed("one-cycle")
 
 

@@ -76,7 +76,7 @@ def test_how_a_run_is_watched_and_saved_does_not_change_it(
     assert result_of(run)["scores"] == result_of(reference)["scores"]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_the_cache_does_not_change_weights_also_when_a_run_is_resumed(
     workers: int, nursery: Nursery, tmp_path: Path
 ) -> None:
@@ -99,7 +99,9 @@ def test_what_is_random_is_not_cached(where: str, nursery: Nursery, tmp_path: Pa
     assert "random before dataset.transforms.train, so it must not be kept (use run.cache: none" in refused.err
 
 
-@pytest.mark.parametrize("moment", ["step", "validation", "epoch"])
+@pytest.mark.parametrize(
+    "moment", ["step", *(pytest.param(moment, marks=pytest.mark.slow) for moment in ("validation", "epoch"))]
+)
 def test_an_observer_that_raises_is_left_out_with_a_warning_and_changes_nothing(
     moment: str, reference: Path, nursery: Nursery, tmp_path: Path
 ) -> None:

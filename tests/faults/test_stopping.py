@@ -39,19 +39,27 @@ def step_of(run: Path) -> int:
 
 # --- signals ----------------------------------------------------------------------------------------------------------
 
-MOMENTS = [
-    pytest.param("step", 4, 4, id="inside an epoch"),
-    pytest.param("step", 8, 8, id="after the last step of an epoch"),
-    pytest.param("validation", 6, 16, id="inside validation"),
-    pytest.param("validation", 15, 24, id="in final scoring"),
-]
+MOMENTS = {
+    "inside an epoch": ("step", 4, 4),
+    "after the last step of an epoch": ("step", 8, 8),
+    "inside validation": ("validation", 6, 16),
+    "in final scoring": ("validation", 15, 24),
+}
+QUICK = [("SIGTERM", "inside an epoch"), ("SIGINT", "inside validation"), ("SIGTERM", "in final scoring")]
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize(("at", "count", "saved"), MOMENTS)
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        pytest.param(name, moment, marks=() if (name, moment) in QUICK else pytest.mark.slow)
+        for name in ("SIGTERM", "SIGINT")
+        for moment in MOMENTS
+    ],
+)
 def test_a_signal_stops_the_run_with_its_state_saved_and_resuming_ends_as_undisturbed(
-    name: str, at: str, count: int, saved: int, nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
+    name: str, moment: str, nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
+    at, count, saved = MOMENTS[moment]
     file, run = write_experiment(tmp_path), tmp_path / "run"
     workers = "run.num_workers=2" if name == "SIGINT" else "run.num_workers=0"
     stopped = nursery.weft("train", file, "--out", run, "--set", workers, trap={"at": at, "count": count, "do": name})
