@@ -122,7 +122,7 @@ def accuracy(counts: Counts) -> Array:
 
 
 def balanced_accuracy(counts: Counts) -> Array:
-    """Mean recall of the classes that occur; of labels that may hold together, mean of (sensitivity + specificity) / 2."""
+    """Mean recall of the classes that occur; of labels that may hold together the mean of both recalls of each."""
     sensitivity = ratio(counts.tp, counts.tp + counts.fn)
     if counts.exclusive:
         return mean_defined(sensitivity)

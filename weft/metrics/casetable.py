@@ -1,0 +1,109 @@
+"""The rows of cases that an evaluation left (scores/<split>.csv), as columns. Imports no torch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy
+
+from weft.errors import DataError
+from weft.metrics.formulas import Array
+
+
+@dataclass(slots=True)
+class CaseTable:
+    """Rows of cases by column.
+
+    Args:
+        columns: cells of each column; text, or numbers.
+        numbers_of: columns already turned into numbers.
+    """
+
+    columns: dict[str, Sequence[str] | Array]
+    numbers_of: dict[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.columns
+
+    def texts(self, name: str) -> list[str]:
+        """A column as text."""
+        return [str(cell) for cell in self.columns[name]]
+
+    def numbers(self, name: str) -> Array:
+        """A column as float64; what is empty or no number is nan."""
+        if name not in self.numbers_of:
+            cells = self.columns[name]
+            is_array = isinstance(cells, numpy.ndarray)
+            self.numbers_of[name] = numpy.asarray(cells, numpy.float64) if is_array else _floats(list(cells))
+        return self.numbers_of[name]
+
+    def named(self, prefix: str) -> dict[str, str]:
+        """The columns whose names begin so: {the rest of the name: the name}."""
+        return {name.removeprefix(prefix): name for name in self.columns if name.startswith(prefix)}
+
+    def take(self, rows: Array) -> CaseTable:
+        """The table with these rows, by number."""
+        if len(rows) == len(self) and bool((rows == numpy.arange(len(rows))).all()):
+            return self
+        picked = rows.tolist()
+        columns: dict[str, Sequence[str] | Array] = {
+            name: cells[rows] if isinstance(cells, numpy.ndarray) else [cells[row] for row in picked]
+            for name, cells in self.columns.items()
+        }
+        return CaseTable(columns)
+
+    def replaced(self, columns: Mapping[str, Sequence[str] | Array]) -> CaseTable:
+        """The table with other cells in some columns."""
+        return CaseTable({**self.columns, **columns})
+
+    def keys(self) -> list[tuple[str, int]]:
+        """What tells rows apart: the case's name, and how often it came before."""
+        seen: dict[str, int] = {}
+        keys = []
+        for name in self.texts("case"):
+            seen[name] = seen.get(name, -1) + 1
+            keys.append((name, seen[name]))
+        return keys
+
+
+def _floats(cells: Sequence[str]) -> Array:
+    try:
+        return numpy.array([float(cell) if cell else numpy.nan for cell in cells])
+    except ValueError:
+        return numpy.array([_float(cell) for cell in cells])
+
+
+def _float(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")
+
+
+_REMEDY = "score the run again with `weft evaluate RUN --out DIR` and copy the file from there"
+
+
+def read_cases(file: Path) -> CaseTable | None:
+    """Read the rows of cases of a split; None where there are none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            reader = csv.reader(stream, strict=True)
+            names = next(reader, [])
+            rows = list(reader)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} cannot be read: {error}", _REMEDY) from error
+    if "case" not in names or any(len(row) != len(names) for row in rows):
+        raise DataError(f"{file} is damaged: it is no table of cases", _REMEDY)
+    return CaseTable(dict(zip(names, zip(*rows, strict=True), strict=True))) if rows else None
