@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from weft import __version__
-from weft.cli import components, evaluate, predict, report, reproduce, schema, show, train
+from weft.cli import check, components, evaluate, predict, report, reproduce, schema, show, test_model, train
 from weft.cli.shared import Settings
 from weft.errors import EXIT_FAILED, EXIT_USAGE, Stopped, WeftError
 
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (train, evaluate, predict, show, components, reproduce, report, schema):
+for command in (check, train, evaluate, predict, test_model, show, components, reproduce, report, schema):
     command.register(app)
 
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code: 0 good, 1 failed, 2 usage or configuration, 75 resumable."""
     Settings.traceback = "--traceback" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="weft", standalone_mode=False)
         sys.stdout.flush()
     except WeftError as error:
         code = _explain(error)

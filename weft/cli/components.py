@@ -43,7 +43,7 @@ def components(
         )
         typer.echo(f"  {entry.name}" if detailed else f"  {entry.name}({arguments})")
         if detailed:
-            typer.echo(f"    {entry.summary}\n    from {entry.path}")
+            typer.echo("".join(f"    {line}\n" for line in (entry.summary, f"from {entry.path}") if line), nl=False)
             for argument in entry.arguments:
                 default = "must be given" if argument.required else f"default {argument.default}"
                 typer.echo(f"      {argument.name}: {argument.kind or 'anything'}, {default}")

@@ -31,6 +31,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", "-r", help="Go on with the run that was stopped, if there is one.")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", "-p", min=1, help="Number of processes that train together.")
+    ] = None,
+    restarts: Annotated[
+        int | None, typer.Option("--restarts", min=0, help="How often failed processes are started again.")
+    ] = None,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
@@ -41,7 +47,11 @@ def train(
     """
     from weft import actions
 
-    changes = with_settings(overrides)
+    counts = {"run.processes": processes, "run.restarts": restarts}
+    changes = [
+        *with_settings(overrides),
+        *(f"{key}={count}" for key, count in counts.items() if count is not None),
+    ]
     with everything_else_on_stderr():
         if source is None:
             raise UsageError("nothing to train is named", "weft train FILE, or weft train --resume RUN")
