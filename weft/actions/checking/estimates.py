@@ -1,0 +1,176 @@
+"""What training will take: memory, disk and time, from what a few steps took."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.actions.checking.findings import Findings
+from weft.actions.checking.samples import Looked
+from weft.config import Experiment
+from weft.data import Data
+from weft.data.batches import map_tensors
+from weft.data.worker_count import available_memory
+from weft.engine.run import Run
+from weft.monitor.words import duration
+
+_STATES_KEPT = 3  # the last two, and one that is being written
+_FIXED_FILES = 4 * 2**20  # report, logs, TensorBoard, code
+_PROCESS = 300 * 2**20  # Python with its libraries
+_TIGHT = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured on the way.
+
+    Args:
+        step: seconds of a training step.
+        evaluation: seconds of scoring a batch.
+        kept: bytes that autograd keeps of a batch.
+        peak: bytes that the accelerator held at most; None on a CPU.
+    """
+
+    step: float
+    evaluation: float
+    kept: int
+    peak: int | None
+
+
+def estimate(
+    experiment: Experiment, data: Data, run: Run, looked: Mapping[str, Looked], measured: Measured, findings: Findings
+) -> dict[str, Any]:
+    """Memory, disk and time; what does not fit becomes a finding.
+
+    Returns:
+        {"memory": {part: bytes}, "disk": {part: bytes}, "time": {part: seconds}}.
+    """
+    memory = _memory(run, data, measured)
+    disk = _disk(experiment, run)
+    _check_room(memory, disk, findings, measured)
+    return {"memory": memory, "disk": disk, "time": _time(experiment, run, looked, measured)}
+
+
+def _memory(run: Run, data: Data, measured: Measured) -> dict[str, int]:
+    state = run.state
+    parameters = size_of(list(state.model.parameters()))
+    trained = size_of([parameter for parameter in state.model.parameters() if parameter.requires_grad])
+    parts = {
+        "parameters": parameters + size_of(list(state.model.buffers())),
+        "gradients": trained,
+        "optimizer": sum(size_of(optimizer.state) for optimizer in state.optimizers.values()),
+        "moving_average": parameters if state.average is not None else 0,
+        "kept_for_backward": measured.kept,
+        "data": sum(size_of(split.arrays) for split in data.splits.values()),
+    }
+    parts["total"] = sum(parts.values()) + (_PROCESS if run.plan.device.type == "cpu" else 0)
+    if measured.peak is not None:
+        parts["accelerator_peak"] = measured.peak
+    return parts
+
+
+def _disk(experiment: Experiment, run: Run) -> dict[str, int]:
+    state = run.state
+    weights = size_of(state.model.state_dict())
+    whole = weights + sum(size_of(optimizer.state) for optimizer in state.optimizers.values())
+    whole += weights if state.average is not None else 0
+    parts = {"checkpoints": _STATES_KEPT * whole + weights, "weights": weights, "files": _FIXED_FILES}
+    parts["total"] = sum(parts.values())
+    parts["free"] = shutil.disk_usage(existing(experiment.path(experiment.run.output))).free
+    return parts
+
+
+def existing(path: Path) -> Path:
+    """The folder itself, or the nearest above it that is there."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _time(experiment: Experiment, run: Run, looked: Mapping[str, Looked], measured: Measured) -> dict[str, float | int]:
+    training = experiment.training
+    batches = len(run.train) if run.train is not None else 0
+    loading = {split: seen.seconds_per_item * len(seen.split) for split, seen in looked.items()}
+    train = batches * measured.step + loading.get("train", 0.0)
+    scoring = {
+        split: len(scored.loader) * measured.evaluation + loading.get(split, 0.0)
+        for split, scored in run.splits.items()
+    }
+    validation = scoring.get("validation", 0.0)
+    steps_per_epoch = max(run.steps_per_epoch, 1)
+    epochs = training.epochs
+    if training.steps is not None:
+        epochs = min(epochs, -(-training.steps // steps_per_epoch))
+    total = epochs * train + -(-epochs // training.evaluate_every) * validation + sum(scoring.values())
+    return {
+        "seconds_per_step": measured.step,
+        "steps_per_epoch": run.steps_per_epoch,
+        "epochs": epochs,
+        "epoch": train + validation / training.evaluate_every,
+        "total": total,
+        "loading_share": sum(loading.values()) / max(train + sum(scoring.values()), 1e-9),
+    }
+
+
+def _check_room(memory: Mapping[str, int], disk: Mapping[str, int], findings: Findings, measured: Measured) -> None:
+    if disk["total"] > disk["free"]:
+        findings.error(
+            "disk", "run.output", f"the run will write about {size(disk['total'])}, but {size(disk['free'])} are free",
+            "make room, or set run.output to another disk", needed=disk["total"], free=disk["free"],
+        )  # fmt: skip
+    if measured.peak is not None:
+        return  # the steps went well, so it fits
+    free = available_memory()
+    if memory["total"] > _TIGHT * free:
+        findings.warning(
+            "memory", "run", f"training will take about {size(memory['total'])} of memory, but {size(free)} are free",
+            "use smaller batches with training.accumulate, or a smaller model", needed=memory["total"], free=free,
+        )  # fmt: skip
+
+
+def size_of(value: Any) -> int:
+    """Bytes of all tensors inside lists, tuples and dicts."""
+    sizes: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    map_tensors(dict(value) if isinstance(value, Mapping) else value, note)
+    return sum(sizes)
+
+
+def size(amount: float) -> str:
+    """Bytes in words."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError("unreachable")
+
+
+def words(estimates: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The estimates in sentences."""
+    if not estimates:
+        return []
+    memory, disk, time = estimates["memory"], estimates["disk"], estimates["time"]
+    step = f"{time['steps_per_epoch']} steps of {1000 * time['seconds_per_step']:.3g} ms"
+    shares = ("parameters", "optimizer", "kept_for_backward", "data")
+    parts = ", ".join(f"{size(memory[part])} {part.replace('_', ' ')}" for part in shares)
+    lines = [
+        f"time: {duration(time['epoch'])} per epoch ({step}), {duration(time['total'])} for {time['epochs']} epochs",
+        f"memory: {size(memory['total'])} ({parts})",
+        f"disk: {size(disk['total'])} for the run, {size(disk['free'])} free",
+    ]
+    if "accelerator_peak" in memory:
+        lines.append(f"accelerator: {size(memory['accelerator_peak'])} at most in the steps that were tried")
+    return lines
+
+
+def peak_memory(device: torch.device, batches: Sequence[Any]) -> int | None:
+    """Bytes that a CUDA device held at most; None elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" and batches else None
