@@ -16,11 +16,13 @@ from weft.actions.opening import digest_experiment_data
 from weft.config import Experiment, dump_yaml, fingerprint
 from weft.data import Data, make_loader
 from weft.engine import pick_device
+from weft.engine.processes import find_place
 from weft.engine.run import Run
 from weft.errors import DataError
 from weft.runs import (
     RunDirectory,
     collect_provenance,
+    is_run,
     new_run_path,
     snapshot_code,
     write_atomically,
@@ -49,6 +51,24 @@ def begun(experiment: Experiment, out: Path | str | None) -> Iterator[RunDirecto
             if not directory.provenance_file.exists() and not directory.folds():
                 _discard(directory, folder_too=not was_there)
             raise
+
+
+def begun_already(path: Path | str) -> bool:
+    """Whether there is a run to go on with. What a run left that was killed before its training began is removed, so
+    that the same command can begin it.
+
+    Raises:
+        RunDirectoryError: another process is about to begin it.
+    """
+    directory = RunDirectory(Path(path))
+    trained = any(directory.checkpoints.glob("*.pt"))  # then nothing is removed, whatever else is missing
+    if trained or directory.provenance_file.exists() or directory.summary_file.exists():
+        return True
+    place = find_place()
+    if is_run(directory.path) and (place is None or place.first):
+        with RunDirectory.open(directory.path, writing=True) as directory:
+            _discard(directory, folder_too=False)
+    return False
 
 
 def _discard(directory: RunDirectory, *, folder_too: bool) -> None:

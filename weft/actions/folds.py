@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from weft.actions.beginning import begun
+from weft.actions.beginning import begun, begun_already
 from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
 from weft.actions.single import TrainedRun, resume_one, train_one
@@ -81,9 +81,8 @@ def _go_on(
 def _train_fold(
     folder: Path, experiment: Experiment, number: int, overrides: Sequence[str], observers: Sequence[Observer]
 ) -> TrainedRun:
-    if (folder / "provenance.json").exists():
+    if begun_already(folder):
         return resume_one(folder, overrides, observers)
-    _clear_unstarted(folder)
     return train_one(experiment.model_copy(update={"fold": number}), folder, observers)
 
 
@@ -96,13 +95,6 @@ def _write_failure(parent: RunDirectory, fold: Path, error: BaseException) -> No
         parent.write_result({"status": "stopped" if stopped else "failed", "error": message, "resume": command})
     if isinstance(error, WeftError):
         error.hint = error.hint.replace(resume_command(fold), command)
-
-
-def _clear_unstarted(folder: Path) -> None:
-    """A fold that was killed before its provenance was written has trained nothing: it begins again."""
-    if folder.is_dir() and not any((folder / "checkpoints").glob("*.pt")):
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str, Any]:

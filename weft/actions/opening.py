@@ -16,6 +16,7 @@ from weft.runs.experiments import flatten
 
 Source = str | Path | Mapping[str, Any] | Experiment
 DIGEST_CACHE = ".data-digests.json"  # in the output folder: what was read once need not be read again
+ITEM_CACHE = ".cache"  # likewise: items after the base transforms, with run.cache: disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _opened(
         _refuse_folds(directory)
         raise RunDirectoryError(
             f"{directory.path} has no provenance.json: the run ended before its training began",
-            "there is nothing to go on from: remove the folder and start it again",
+            "there is nothing to go on from: begin it with weft train FILE --out RUN --resume",
         )
     provenance = directory.read_json(directory.provenance_file)
     patches = [str(directory.path / stored) for stored in provenance.get("patches", {}).values()]
@@ -143,6 +144,7 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
         statistics=statistics,
         target_kind=getattr(task, "target_kind", "auto"),
         cache=experiment.run.cache,
+        cache_folder=experiment.path(experiment.run.output) / ITEM_CACHE,
     )
     if data.classes is None and statistics is not None:
         data.classes = statistics.get("classes")  # of data without answers
