@@ -24,16 +24,18 @@ from weft.config import Experiment, fingerprint, to_dict
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
 from weft.engine.determinism import choose_threads, reproducible
+from weft.engine.processes import Place, drive_among_processes, find_place
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
 from weft.errors import RunDirectoryError, Stopped, UsageError, WeftError
-from weft.monitor import messages_kept, standard_observers, words_of
+from weft.monitor import Heartbeat, messages_kept, standard_observers, words_of
 from weft.report import write_report
 from weft.runs import (
     RunDirectory,
     append_experiment_row,
+    is_run,
     resume_command,
 )
 
@@ -61,8 +63,22 @@ class TrainedRun:
         return scores
 
 
+def follows() -> bool:
+    """Whether this is one of several processes, and not the one that writes the run directory."""
+    place = find_place()
+    return place is not None and not place.first
+
+
+def is_finished(path: Path | str) -> bool:
+    """Whether there is a run that is finished."""
+    return is_run(path) and (RunDirectory.open(path).result() or {}).get("status") == "finished"
+
+
 def train_one(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
     """Train one experiment (one fold) in a new run directory."""
+    place = find_place()
+    if place is not None and follows():
+        return _follow(experiment, place)
     with begun(experiment, out) as directory:
         data = open_experiment_data(experiment)
         require_training_data(data)
@@ -72,6 +88,9 @@ def train_one(experiment: Experiment, out: Path | str | None, observers: Sequenc
 
 def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
     """Go on with one run; one that is finished is returned as it is."""
+    place = find_place()
+    if place is not None and follows() and not is_finished(path):
+        return _follow(open_run(path, overrides).experiment, place)
     opened = open_run(path, overrides, writing=True)
     with opened.directory as directory:
         done = directory.result()
@@ -134,7 +153,7 @@ def _execute(
                     with outer_randomness_kept():
                         try_out(run, experiment, data)
                         describe_run(directory, experiment, data, threads)
-                result = drive_alone(training(run))
+                result = _drive(run)
                 _write_outcome(directory, experiment, run, result)
             except BaseException as error:
                 run.observers.notify("on_error", error)
@@ -150,8 +169,41 @@ def _execute(
         _write_failure(directory, error, time.monotonic() - started)
         raise
     done = directory.result() or {}
-    write_report(directory.path)
+    try:
+        write_report(directory.path)
+    except WeftError:
+        raise
+    except Exception as error:  # the run is finished all the same
+        logger.warning("the report could not be made: %r; try again with: weft report %s", error, directory.path)
     return TrainedRun(directory.path, done)
+
+
+def _drive(run: Run) -> RunResult:
+    place = find_place()
+    if place is None:
+        return drive_alone(training(run))
+    return drive_among_processes(training(run), place, lambda: run.state.position)
+
+
+def _follow(experiment: Experiment, place: Place) -> TrainedRun:
+    """Take part in a run whose directory another process writes."""
+    data = open_experiment_data(experiment)
+    device = pick_device(experiment.run.device)
+    with (
+        Interruption() as interruption,
+        reproducible(
+            threads=_threads(experiment, data), deterministic=experiment.training.deterministic, device=device
+        ),
+    ):
+        run = build_run(
+            experiment, data, interruption=interruption, observers=[Heartbeat(place.rank)],
+            participants=place.world, participant=place.rank, shares_directory=True,
+        )  # fmt: skip
+        try:
+            result = _drive(run)
+        finally:
+            run.close()
+    return TrainedRun(run.path or Path(), {"status": result.status, "scores": result.scores})
 
 
 def _build(
@@ -167,18 +219,26 @@ def _build(
     own = [namespace.build(component, "observer") for component in experiment.run.observers]
     _require_observers([*own, *observers])
     history = directory.history()
+    place = find_place()
     run = build_run(
         experiment,
         data,
+        participants=place.world if place is not None else 1,
+        shares_directory=place is not None,
         path=directory.path,
         checkpoints=CheckpointFolder(directory.checkpoints),
         history=history,
-        observers=[*standard_observers(experiment, directory), *own, *observers],
+        observers=[
+            *standard_observers(experiment, directory),
+            *([Heartbeat(0)] if place is not None else []),
+            *own,
+            *observers,
+        ],
         interruption=interruption,
     )
     state = run.checkpoints.load_last() if resumed else None
     if state is not None:
-        run.state.load_state_dict(state)
+        run.state.load_state_dict(state, 0, run.participants)
     run.resumed = state is not None
     history.restore(run.state.history)
     directory.steps().truncate_after(run.state.position.step)

@@ -20,7 +20,7 @@ def parts_from_folder(folder: Path) -> dict[str, Part]:
     if (folder / "x").is_dir():
         return {"train": _part(folder, folder.name)}
     parts = {name: _part(folder / name, name) for name in NAMES if (folder / name).is_dir()}
-    if "train" not in parts:
+    if not parts:
         found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:10]) or "nothing"
         raise DataError(f"{folder} has no folder train/, it holds {found}", "put files into train/x/ and train/y/")
     return parts

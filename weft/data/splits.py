@@ -192,6 +192,9 @@ def _fold(
         strata=None if strata is None else [strata[row] for row in rest],
         groups=None if groups is None else [groups[row] for row in rest],
     )
+    if not all(inner):  # said before the first fold is trained, not when it is the empty one's turn
+        units = f"{len(set(groups))} groups" if groups is not None else f"{len(rest)} items"
+        raise DataError(f"{folds} folds are too many for {units}: one would be empty", "use fewer folds")
     held_out = {rest[place] for place in inner[fold - 1]}
     parts = {
         "train": [row for row in rest if row not in held_out],

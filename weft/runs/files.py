@@ -31,6 +31,7 @@ _REMEDIES = {
     errno.EIO: "the disk reported an error: check it, and copy the run to a healthy one before you resume",
     errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
     errno.ENOTDIR: "a part of this path is a file, not a folder: choose another folder",
+    errno.EEXIST: "a file has this name: move it away, or choose another folder",
     errno.EISDIR: "a folder has this name: move it away",
     errno.ENOENT: "the folder does not exist (any more): create it or choose another",
 }
