@@ -37,6 +37,7 @@ class Ended:
     code: int
     out: str
     err: str
+    left_behind: bool = False  # whether processes that it started are still there
 
     @property
     def text(self) -> str:
@@ -52,11 +53,12 @@ class Child:
 
     def wait(self, limit: float = LIMIT) -> Ended:
         """Wait for its end; one that takes longer than `limit` seconds is killed and fails the test."""
-        code = self.nursery.ask(do="wait", pid=self.pid, limit=limit)["code"]
+        answer = self.nursery.ask(do="wait", pid=self.pid, limit=limit)
+        code = answer["code"]
         out, err = ((self.folder / name).read_text(errors="replace") for name in ("out", "err"))
         if code is None:
-            pytest.fail(f"still running after {limit} s: it hangs\n{Ended(0, out, err).text}")
-        return Ended(code, out, err)
+            pytest.fail(f"still running after {limit} s: it hangs\n{Ended(-1, out, err).text}")
+        return Ended(code, out, err, answer["left_behind"])
 
 
 class Nursery:
@@ -157,7 +159,8 @@ def _answer(asked: dict[str, Any], children: set[int]) -> dict[str, Any]:
         return {"pid": pid}
     if asked["do"] == "wait":
         children.discard(asked["pid"])
-        return {"code": _wait(asked["pid"], asked["limit"])}
+        code = _wait(asked["pid"], asked["limit"])
+        return {"code": code, "left_behind": _group_exists(asked["pid"])}
     done = subprocess.run(["sh", "-c", asked["command"]], capture_output=True, text=True)
     return {"code": done.returncode, "err": done.stderr}
 
@@ -174,8 +177,17 @@ def _wait(pid: int, limit: float) -> int | None:
     return code if in_time else None
 
 
+def _group_exists(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def _become_child(asked: dict[str, Any]) -> None:
     code = 1
+    os.setpgid(0, 0)  # a group of its own with its loader workers, as a shell starts a command
     try:
         _redirect(Path(asked["folder"]))
         code = _run(asked["call"], asked["arguments"], asked["trap"])

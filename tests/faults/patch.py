@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from weft.data import Batch
 from weft.engine import Observer
 from weft.engine.events import Epoch, RunResult, Start, Step, Validation
+from weft.tasks import Classification, Update
 
 
 class Hidden:
@@ -60,6 +63,12 @@ class Noisy(Dataset[tuple[Tensor, Tensor]]):
         return point, self.labels[row]
 
 
+def points(items: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same points as arrays."""
+    data = Noisy(items)
+    return data.points.numpy(), data.labels.numpy()
+
+
 class Shaken:
     """A transform as MONAI's are: it draws from a state that `set_random_state` replaces."""
 
@@ -95,6 +104,36 @@ class Net(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         scores: Tensor = self.body(points)
         return self.steep * scores
+
+
+class Pair(nn.Module):
+    """Two networks, each with an optimizer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Net(), Net(hidden=8)
+
+    def forward(self, points: Tensor) -> Tensor:
+        scores: Tensor = self.one(points) + self.other(points)
+        return scores
+
+
+class Opponents(Classification):
+    """Each network of a `Pair` learns the classes, the second one also what the first one says by now."""
+
+    updates = ("one", "other")
+
+    def networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        return {"one": model.get_submodule("one"), "other": model.get_submodule("other")}
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterator[Update]:
+        one, other = model.get_submodule("one"), model.get_submodule("other")
+        loss = nn.functional.cross_entropy(one(batch.inputs), batch.targets)
+        yield Update(loss, batch.size, "one")
+        answer = other(batch.inputs)
+        told = one(batch.inputs).detach().softmax(1)
+        loss = nn.functional.cross_entropy(answer, batch.targets) + nn.functional.cross_entropy(answer, told)
+        yield Update(loss, batch.size, "other")
 
 
 class Trap(Observer):

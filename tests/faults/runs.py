@@ -73,6 +73,40 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+# Further ones, whose steps and validations fall on other numbers.
+MORE: dict[str, dict[str, Any]] = {
+    "thawed": {
+        "model": {"component": {"Net": {}}, "freeze": ["body.0", "body.1"], "unfreeze": {2: ["body.0"]}},
+        "training.steps": 21,
+        "training.evaluate_every": 2,
+        "training.drop_last": True,
+        "training.precision": "bf16",
+        "training.scheduler": {
+            "CyclicLR": {"base_lr": 0.001, "max_lr": 0.05, "step_size_up": 5, "cycle_momentum": False}
+        },
+        "dataset.samplers": {"train": {"RandomSampler": {"replacement": True, "num_samples": 50}}},
+    },
+    "in memory": {
+        "dataset": {
+            "arrays": {"points": {"items": 60}},
+            "split": {"ratio": [0.6, 0.2, 0.2], "stratified": True},
+            "standardize": True,
+        },
+        "training.optimizer": {"Adam": {"lr": 0.01, "amsgrad": True}},
+        "training.scheduler": {"StepLR": {"step_size": 1}},
+        "training.fused": True,
+    },
+    "two networks": {
+        "dataset": {"arrays": {"points": {"items": 50}}, "split": {"ratio": [0.8, 0.2]}},
+        "model": {"Pair": {}},
+        "training.task": "Opponents",
+        "training.optimizer": None,
+        "training.optimizers": {"one": {"SGD": {"lr": 0.05, "momentum": 0.9}}, "other": {"AdamW": {"lr": 0.01}}},
+        "training.metrics": None,
+        "training.scheduler": {"OneCycleLR": {"max_lr": 0.05}},
+    },
+}
+
 
 def write_experiment(folder: Path, changes: dict[str, Any] | None = None) -> Path:
     """Write the experiment and its patch into a folder; `changes` are values by dotted key, None removes."""

@@ -198,6 +198,7 @@ def test_best_weights_that_are_damaged_or_missing_are_an_error_and_not_replaced_
 
 def assert_explained(ended: Any, run: Path, *texts: str) -> None:
     assert ended.code == 1, ended.text
+    assert not ended.left_behind
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, ended.text
     for text in texts:

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from tests.faults.nursery import REPOSITORY, Nursery, wait_until
-from tests.faults.runs import VARIANTS, history_of, outcome, write_experiment
+from tests.faults.runs import MORE, VARIANTS, history_of, outcome, write_experiment
+
+EVERY = VARIANTS | MORE
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ FEW = [
     Point("accumulated", "synced", 2, "best-"),
 ]
 
+OTHERS = [
+    Point("thawed", "step", 11, workers=(2, 0)),
+    Point("thawed", "validation", 2, workers=(0, 1)),
+    Point("in memory", "step", 8),
+    Point("in memory", "half", 4, "last-"),
+    Point("two networks", "step", 5),
+    Point("two networks", "synced", 2, "last-"),
+]
+
 Undisturbed = Callable[[str], dict[str, Any]]
 
 
@@ -74,7 +85,7 @@ def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> U
     def train(variant: str) -> dict[str, Any]:
         if variant not in known:
             folder = tmp_path_factory.mktemp("alone")
-            file = write_experiment(folder, VARIANTS[variant])
+            file = write_experiment(folder, EVERY[variant])
             ended = nursery.weft("train", file, "--out", folder / "run")
             assert ended.code == 0, ended.text
             known[variant] = outcome(folder / "run")
@@ -84,7 +95,7 @@ def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> U
 
 
 def kill_and_resume(nursery: Nursery, folder: Path, point: Point) -> Path:
-    file, run = write_experiment(folder, VARIANTS[point.variant]), folder / "run"
+    file, run = write_experiment(folder, EVERY[point.variant]), folder / "run"
     before, after = (f"run.num_workers={number}" for number in point.workers)
     trap = {"at": point.at, "count": point.count, "file": point.file, "log": str(folder / "log")}
     killed = nursery.weft("train", file, "--out", run, "--set", before, trap=trap)
@@ -101,6 +112,14 @@ def kill_and_resume(nursery: Nursery, folder: Path, point: Point) -> Path:
 
 @pytest.mark.parametrize("point", FEW, ids=str)
 def test_a_killed_and_resumed_run_has_the_same_weights_and_history(
+    point: Point, nursery: Nursery, tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    assert outcome(kill_and_resume(nursery, tmp_path, point)) == undisturbed(point.variant)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", OTHERS, ids=str)
+def test_a_killed_and_resumed_run_of_another_kind_has_the_same_weights_and_history(
     point: Point, nursery: Nursery, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
     assert outcome(kill_and_resume(nursery, tmp_path, point)) == undisturbed(point.variant)
@@ -127,7 +146,7 @@ def test_the_twenty_moments_cover_epochs_validation_and_checkpoints() -> None:
 def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(
     variant: str, nursery: Nursery, tmp_path: Path, undisturbed: Undisturbed
 ) -> None:
-    file, run = write_experiment(tmp_path, VARIANTS[variant]), tmp_path / "run"
+    file, run = write_experiment(tmp_path, EVERY[variant]), tmp_path / "run"
     trap = {"at": "step", "count": 5}
     ended = nursery.weft("train", file, "--out", run, trap=trap)
     kills = 0

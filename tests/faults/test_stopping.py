@@ -64,6 +64,7 @@ def test_a_signal_stops_the_run_with_its_state_saved_and_resuming_ends_as_undist
     workers = "run.num_workers=2" if name == "SIGINT" else "run.num_workers=0"
     stopped = nursery.weft("train", file, "--out", run, "--set", workers, trap={"at": at, "count": count, "do": name})
     assert stopped.code == 75, stopped.text
+    assert not stopped.left_behind
     command = f"weft train --resume {run}"
     assert f"stopped by {name}" in stopped.err
     assert f"resume with: {command}" in stopped.err
@@ -80,8 +81,10 @@ def test_a_second_interrupt_ends_the_run_at_once_and_the_last_checkpoint_is_kept
     nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
     file, run = write_experiment(tmp_path), tmp_path / "run"
-    ended = nursery.weft("train", file, "--out", run, trap={"at": "step", "count": 5, "do": "SIGINT twice"})
+    trap = {"at": "step", "count": 5, "do": "SIGINT twice"}
+    ended = nursery.weft("train", file, "--out", run, "--set", "run.num_workers=2", trap=trap)
     assert ended.code == 130, ended.text
+    assert not ended.left_behind
     assert f"weft train --resume {run}" in ended.err
     assert result_of(run)["status"] == "stopped"
     assert step_of(run) == 3

@@ -8,8 +8,9 @@ A trap is a dict, given to `Nursery.start`, or as JSON in the variable WEFT_TEST
     count   at which of them, from 1
     file    only files whose name contains this (for moments of writing)
     run     only runs whose path ends with this (for an observer's moments)
-    do      "kill" (SIGKILL to itself), "SIGTERM", "SIGINT", "SIGINT twice", "raise", "hold" (until `release` exists),
-            "kill worker", "few files", "fill disk" (with a file `filler`), or a list of these; default "kill"
+    do      "kill" (SIGKILL to itself), "SIGTERM", "SIGINT", "SIGINT twice" (to its workers too, as terminals do),
+            "raise", "hold" (until `release` exists), "kill worker", "few files", "fill disk" (with a file `filler`), or
+            a list of these; default "kill"
     log     file that gets a line of JSON when it happens: moment, count, and the step and epoch of the run
 """
 
@@ -63,10 +64,10 @@ def _do(deed: str) -> None:
     if deed == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif deed == "SIGINT twice":
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+        os.killpg(0, signal.SIGINT)
+        os.killpg(0, signal.SIGINT)
     elif deed.startswith("SIG"):
-        signal.raise_signal(signal.Signals[deed])
+        os.killpg(0, signal.Signals[deed])
     elif deed == "raise":
         raise ArithmeticError("the observer's own mistake")
     elif deed == "hold":
