@@ -30,7 +30,7 @@ def only_splits(experiment: Experiment, wanted: Sequence[str]) -> Experiment:
 
 def _kept_sources(dataset: DatasetConfig, wanted: Sequence[str]) -> dict[str, Any]:
     if dataset.table is not None:
-        if any(getattr(dataset.table, name) is None for name in wanted):
+        if any(getattr(dataset.table, name, None) is None for name in wanted):
             return {}
         others = {name: None for name in (*SPLITS, "file") if name not in wanted}
         return {"table": dataset.table.model_copy(update=others)}
