@@ -201,3 +201,13 @@ def test_split_files_cannot_use_a_name_that_several_items_have(tmp_path: Path) -
     assert "several items have the same name" in caught.value.hint
     (tmp_path / "splits" / "one.json").write_text('{"train": [0, 1], "validation": [2]}')
     assert len(opened(tmp_path, **fields).splits["train"]) == 2
+
+
+def test_the_record_tells_the_group_of_each_case(tmp_path: Path) -> None:
+    rows = [f"s{row},p{row // 2},{row},{row % 2}" for row in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["scan,patient,x,y", *rows]) + "\n")
+    given = {"inputs": ["x"], "targets": ["y"], "case": "scan", "group": "patient"}
+    split = {"ratio": [0.5, 0.25, 0.25], "grouped": True}
+    record = opened(tmp_path, table={"file": "t.csv"}, split=split, **given).record()
+    for name, cases in record["splits"].items():
+        assert record["groups"][name] == [f"p{int(case[1:]) // 2}" for case in cases]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weft.report.charts import Axes, Series, line_chart, thinned
-from weft.report.matrices import confusion_matrix, confusions, fold_chart
+from weft.report.intervals import Line, line_figure
+from weft.report.matrices import confusion_matrix, confusions
 from weft.report.reading import sampled
 from weft.report.svg import Scale, round_ticks, tick_label
 from weft.report.words import component_name, duration, label, listed, number, size
@@ -98,10 +99,10 @@ def test_a_matrix_of_too_many_classes_is_not_drawn() -> None:
 
 
 def test_folds_without_a_score_are_listed_all_the_same() -> None:
-    drawing = fold_chart("Accuracy", [("fold-1", 0.9), ("fold-2", None)], 0.9)
+    drawing = line_figure("Accuracy", [Line("fold-1", 0.9), Line("fold-2", None)], mark=(0.9, "mean"))
     assert drawing.count("<circle") == 1
     assert "fold-2" in drawing
-    assert fold_chart("Accuracy", [("fold-1", None)], None) == ""
+    assert line_figure("Accuracy", [Line("fold-1", None)]) == ""
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ def test_folds_are_summed_up_with_mean_deviation_and_pooled_scores(tmp_path: Pat
     assert "5 of 5 folds are finished" in page.text
     assert "accuracy 0.9620 ± 0.0174" in page.text
     assert page.row("Loss")[1:] == ["0.1700", "0.0158", "0.1702"]
-    assert page.row("fold-3")[1:] == ["finished", "13", "13", "1 min 15 s"]
+    assert page.row("fold-3")[1:] == ["0.1700", "0.9510", "13", "13", "1 min 15 s", "finished"]
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a" and "report.html" in str(attributes)]
     assert links == ["fold-1/report.html"]
 
@@ -235,7 +235,7 @@ def test_folds_that_are_still_running_are_reported_so_far(tmp_path: Path) -> Non
     page = page_of(parent.path)
     assert "2 of 3 folds are finished" in page.text
     assert "the folds are not summed up yet" in page.text
-    assert page.row("fold-2")[1] == "unfinished"
+    assert page.row("fold-2")[-1] == "unfinished"
 
 
 def test_a_damaged_confusion_matrix_is_left_out(tmp_path: Path) -> None:

@@ -68,10 +68,15 @@ def components(name: str | None = None, patches: Sequence[Path] = ()) -> list[Co
     return found
 
 
-def report(run: Path | str) -> Path:
+def report(run: Path | str, by: Sequence[str] = ()) -> Path:
     """Write the report of a run and return its path.
+
+    Args:
+        run: the run directory.
+        by: columns (of the rows of cases, or of the experiment's tables) by whose values scores are shown too.
 
     Raises:
         RunDirectoryError: there is no run.
+        UsageError: there is no such column.
     """
-    return write_report(RunDirectory.open(run).path)
+    return write_report(RunDirectory.open(run).path, by=by)

@@ -1,10 +1,13 @@
-"""`weft report`: write the report of a run."""
+"""`weft report`: write the reports of runs."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from weft.cli.shared import Json, RunPath, print_json
+from weft.errors import WeftError
 
 
 def register(app: typer.Typer) -> None:
@@ -12,12 +15,27 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
-def report(run: RunPath, json: Json = False) -> None:
-    """Write RUN/report.html, one self-contained page, and print where it lies."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", show_default=False)],
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", metavar="COLUMN", help="Show scores by a column of the data too; may be repeated."),
+    ] = None,
+) -> None:
+    """Write RUN/report.html of each run, one self-contained page, and print where it lies.
+
+    `--by COLUMN` adds scores for each value of a column: one of the experiment's tables (sex, site, age), the data's
+    group column, or one of the rows of cases. To see several runs beside each other: `weft compare`.
+    """
     from weft.actions import report as action
 
-    path = action(run)
-    if json:
-        print_json({"report": str(path)})
-    else:
-        typer.echo(str(path))
+    failures: list[WeftError] = []
+    for run in runs:
+        try:
+            typer.echo(str(action(run, by or ())))
+        except WeftError as error:  # the others get theirs
+            failures.append(error)
+    for further in failures[1:]:
+        typer.echo(f"error: {further}", err=True)
+    if failures:
+        raise failures[0]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from weft.config import ArrayPair, Component, DatasetConfig, Namespace, TableConfig, label_key
-from weft.data import standardize
+from weft.config import ArrayPair, Component, DatasetConfig, Namespace, TableConfig
 from weft.data.array_source import part_from_files, part_from_object
-from weft.data.chain import Chain, MemoryCache, build_chain, loads_files
 from weft.data.dataset_source import parts_from_classes
 from weft.data.folder_source import parts_from_folder
-from weft.data.items import BaseItems, ColumnItems, DatasetItems, Transformed
+from weft.data.opener import Cache, Opener
 from weft.data.parts import Part
 from weft.data.split_data import SplitData
 from weft.data.splits import NAMES, divide, split_files
@@ -24,8 +19,6 @@ from weft.data.summary import summarize
 from weft.data.tables import part_from_table, read_table
 from weft.data.targets import TargetKind, encode_targets
 from weft.errors import DataError, UsageError
-
-Cache = Literal["none", "memory", "disk"]
 
 
 @dataclass
@@ -53,8 +46,10 @@ class Data:
         return summarize(self)
 
     def record(self) -> dict[str, Any]:
-        """Which case is in which split, for JSON."""
-        return {**self.division, "splits": {name: split.cases for name, split in self.splits.items()}}
+        """Which case is in which split, and of which group, for JSON."""
+        record = {**self.division, "splits": {name: split.cases for name, split in self.splits.items()}}
+        groups = {name: split.groups for name, split in self.splits.items() if split.groups is not None}
+        return record | {"groups": groups} if groups else record
 
 
 def open_data(
@@ -67,6 +62,7 @@ def open_data(
     statistics: dict[str, Any] | None = None,
     target_kind: TargetKind = "auto",
     cache: Cache = "none",
+    cache_folder: Path | None = None,
 ) -> Data:
     """Open the data of an experiment.
 
@@ -78,21 +74,26 @@ def open_data(
         base: folder that relative paths are relative to.
         statistics: those of an earlier run, so that data are scaled and labelled as its training data were.
         target_kind: "class" or "number"; "auto" takes text and whole numbers for classes.
-        cache: "memory" keeps what the base transforms made; "disk" is not built yet and refused.
+        cache: "memory" and "disk" keep what the base transforms made; the result is the same to the bit.
+        cache_folder: where "disk" keeps it; runs and processes may share the folder.
 
     Raises:
         DataError: data are missing, unreadable or do not fit the experiment.
         ConfigError: a component cannot be found or built.
-        UsageError: folds without a chosen fold, or a cache that there is not.
+        UsageError: folds without a chosen fold, or a cache on disk without a folder or for a torch dataset.
     """
-    if cache not in ("none", "memory"):
-        raise UsageError(f"run.cache is {cache!r}, which is not available yet", "use memory, or none")
+    if cache == "disk" and dataset.class_ is not None:
+        raise UsageError(
+            "run.cache is disk, but nothing tells when items of a torch dataset change", "use memory, or none"
+        )
+    if cache == "disk" and cache_folder is None:
+        raise UsageError("a cache on disk needs a folder", "give cache_folder")
     known = statistics or {}
     parts, classes = encode_targets(read_parts(dataset, namespace, base), target_kind, known.get("classes"))
     parts, division = _divide(parts, dataset, seed, fold, base)
     if dataset.load_limit is not None:
         parts = {name: part.take(range(min(dataset.load_limit, len(part)))) for name, part in parts.items()}
-    opener = _Opener(dataset, namespace, cache)
+    opener = Opener(dataset, namespace, cache, cache_folder, base)
     scales = known.get("standardize")
     if dataset.standardize and scales is None:
         if "train" not in parts:
@@ -209,157 +210,3 @@ def _strata(part: Part) -> list[Any] | None:
     if marks and all(value in (0.0, 1.0) for rows in marks for row in rows for value in row):
         return [str([column[row] for column in marks]) for row in range(len(part))]
     return None
-
-
-class _Opener:
-    """Makes splits of parts: in memory where nothing has to be done item by item."""
-
-    def __init__(self, dataset: DatasetConfig, namespace: Namespace, cache: Cache) -> None:
-        self.dataset = dataset
-        self.namespace = namespace
-        self.cache = cache
-
-    def open(self, name: str, part: Part, scales: list[dict[str, Any]] | None) -> SplitData:
-        """The split of a part; inputs are scaled where there are scales."""
-        chains = self._chains(part)
-        arrays = self._arrays(part, scales) if not len(chains[0]) else None
-        keys = self._keys(part)
-        finish = self._finish(scales)
-        if arrays is not None:
-            plain: Any = ArrayItems(arrays)
-        elif part.dataset is not None and not len(chains[0]) and finish is None:
-            plain = part.dataset
-        else:
-            plain = Transformed(len(part), self._load(part, chains[0]), keys, finish=finish)
-        augmented = None
-        if name == "train" and len(chains[1]):
-            load = plain.load if isinstance(plain, Transformed) else self._load(part, chains[0])
-            augmented = Transformed(len(part), load, keys, train=chains[1], finish=finish)
-        return SplitData(
-            name,
-            plain,
-            part.cases,
-            part.groups,
-            arrays,
-            augmented,
-            keys,
-            part.source,
-            part.rows,
-            part.row_word,
-            self.dataset.on_bad_item == "skip",
-        )
-
-    def fit(self, part: Part) -> list[dict[str, Any]]:
-        """Mean and scale of each input over a part."""
-        chains = self._chains(part)
-        columns = part.of("input")
-        if columns and not len(chains[0]) and not any(column.is_path for column in columns):
-            return standardize.fit(tuple(column.values for column in columns))
-        items = Transformed(len(part), self._load(part, chains[0]), self._keys(part))
-        return standardize.fit_items(items[row] for row in range(len(items)))
-
-    def _chains(self, part: Part) -> tuple[Chain, Chain]:
-        transforms = self.dataset.transforms
-        known: dict[str, Any] = {"keys": self._transformed_keys(part)}
-        if (label := label_key(self.dataset)) is not None:
-            known["label_key"] = label
-        return build_chain(transforms.base, self.namespace, known), build_chain(transforms.train, self.namespace, known)
-
-    def _transformed_keys(self, part: Part) -> list[str]:
-        """What transforms without `keys` work on: files; else what has at least two axes; else the inputs."""
-        if part.dataset is not None:
-            return [*(self.dataset.inputs or ["inputs"]), *self.dataset.targets]
-        paths = [column.name for column in part.columns if column.is_path]
-        images = [column.name for column in part.columns if not column.is_path and column.values.dim() > 2]
-        return paths or images or [column.name for column in part.of("input")]
-
-    def _keys(self, part: Part) -> tuple[list[str], list[str]]:
-        if part.dataset is None:
-            return [column.name for column in part.of("input")], [column.name for column in part.of("target")]
-        return self.dataset.inputs, self.dataset.targets
-
-    def _load(self, part: Part, chain: Chain) -> Callable[[int], Any]:
-        load: Callable[[int], Any]
-        if part.dataset is not None:
-            load = DatasetItems(part.dataset, self._keys(part))
-        else:
-            load = ColumnItems(part.columns, loads_files(self.dataset.transforms.base))
-        if len(chain):
-            load = BaseItems(load, chain)
-        return MemoryCache(load, len(part)) if self.cache == "memory" else load
-
-    def _arrays(self, part: Part, scales: list[dict[str, Any]] | None) -> tuple[Any, Any] | None:
-        if part.dataset is not None or any(column.is_path for column in part.columns):
-            return None
-        inputs = [column.values for column in part.of("input")]
-        targets = [column.values for column in part.of("target")]
-        finish = self._finish(scales, axes=1)
-        if finish is not None:
-            inputs = [finish(values, place) for place, values in enumerate(inputs)]
-        return _one_or_tuple(inputs), _joined(targets)
-
-    def _finish(self, scales: list[dict[str, Any]] | None, axes: int = 0) -> Callable[[Tensor, int], Tensor] | None:
-        """Scaling and shaping of an input; `axes` is 1 when it has an axis of items."""
-        shape = self.dataset.shape
-        if scales is None and shape is None:
-            return None
-        return Finish(scales, shape, axes)
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Scales and shapes an input.
-
-    Args:
-        scales: mean and scale of each input, None for no scaling.
-        shape: of one item, None to leave it.
-        axes: 1 when values have an axis of items in front, 0 for single items.
-    """
-
-    scales: list[dict[str, Any]] | None
-    shape: list[int] | None
-    axes: int
-
-    def __call__(self, values: Tensor, place: int) -> Tensor:
-        if self.scales is not None:
-            items = values if self.axes else values[None]
-            items = standardize.apply(self.scales[place], items)
-            values = items if self.axes else items[0]
-        if self.shape is None:
-            return values
-        try:
-            return values.reshape([*values.shape[: self.axes], *self.shape])
-        except RuntimeError as error:
-            raise DataError(
-                f"an input of shape {list(values.shape[self.axes :])} cannot be brought to dataset.shape {self.shape}",
-                "the product of the sizes must stay the same",
-            ) from error
-
-
-class ArrayItems:
-    """Rows of arrays in memory as a map-style dataset of (inputs, targets)."""
-
-    def __init__(self, arrays: tuple[Any, Any]) -> None:
-        self.arrays = arrays
-
-    def __len__(self) -> int:
-        inputs = self.arrays[0]
-        return len(inputs[0] if isinstance(inputs, tuple) else inputs)
-
-    def __getitem__(self, row: int) -> tuple[Any, Any]:
-        inputs, targets = self.arrays
-        found = tuple(part[row] for part in inputs) if isinstance(inputs, tuple) else inputs[row]
-        return found, None if targets is None else targets[row]
-
-
-def _one_or_tuple(values: list[Tensor]) -> Any:
-    return values[0] if len(values) == 1 else tuple(values)
-
-
-def _joined(targets: list[Tensor]) -> Any:
-    """Several target columns of numbers as one matrix."""
-    if not targets:
-        return None
-    if len(targets) == 1:
-        return targets[0]
-    return torch.stack(targets, dim=1)

@@ -26,6 +26,7 @@ _RANK_SCORES: dict[str, Callable[[Array, Array], Array]] = {
     "average_precision": ranks.average_precision,
 }
 _REGRESSION_SUMS = 7
+_ROUNDING = 1e-12  # a variance this small beside the squares is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def _regressed(totals: Array, name: str) -> Array:
     if name == "r2":
         return mean_defined(numpy.where(spread > 0, 1 - ratio(squared, spread), numpy.nan))
     other = said2 - ratio(said * said, count)
-    defined = (spread > 0) & (other > 0)
+    defined = (spread > _ROUNDING * true2) & (other > _ROUNDING * said2)
     together = both - ratio(true * said, count)
     root = numpy.sqrt(numpy.where(defined, spread * other, 0.0))
     return mean_defined(numpy.where(defined, ratio(together, root), numpy.nan))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from weft.report.svg import (
@@ -213,3 +213,27 @@ def _legend(rows: Sequence[Sequence[tuple[float, Series]]]) -> str:
 
 def _short(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def scatter_chart(title: str, points: Sequence[Point], axes: Axes) -> str:
+    """Points in a frame whose axes have the same range, with the diagonal; nothing without a finite point.
+
+    Args:
+        title: what is shown.
+        points: (x, y).
+        axes: labels; ranges come from the points.
+    """
+    finite = [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b)]
+    if not finite:
+        return ""
+    low, high = widened(min(min(pair) for pair in finite), max(max(pair) for pair in finite), 0.04)
+    both = replace(axes, x_range=(low, high), y_range=(low, high))
+    width, height, top = 340.0, 330.0, 14.0
+    y = Scale(low, high, height - _BOTTOM, top)
+    x = Scale(low, high, _left_of(y, both), width - _RIGHT)
+    dots = "".join(element("circle", cx=x(a), cy=y(b), r=2.6) for a, b in finite)
+    parts = [_frame(x, y, both, top, height), path([(x(low), y(low)), (x(high), y(high))], class_="guide")]
+    parts.append(element("g", dots, class_="cloud"))
+    told = f"{len(finite)} points; {axes.x_label} from {number(min(a for a, _ in finite))} to "
+    told += f"{number(max(a for a, _ in finite))}, {axes.y_label} from {number(min(b for _, b in finite))} to "
+    return figure(width, height, title, told + f"{number(max(b for _, b in finite))}.", "".join(parts))

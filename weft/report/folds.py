@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from weft.errors import RunDirectoryError
-from weft.report.matrices import fold_chart
-from weft.report.predictions import details
+from weft.report.bygroup import group_scores
+from weft.report.intervals import Line, line_figure
+from weft.report.judging import JudgedSplit, explained, judge
+from weft.report.predictions import details, shown_groups
 from weft.report.reading import RunFiles
-from weft.report.sections import Table, facts, in_order
-from weft.report.summary import plain_name
-from weft.report.words import component_name, duration, label, number, plural, score
+from weft.report.sections import Table, facts, first_score, in_order
+from weft.report.words import component_name, duration, label, number, plain_name, plural, score
 from weft.runs import RunDirectory
 
 _MEASURES = ("mean", "standard_deviation", "pooled")
 _MOST_FIGURES = 6
 
 
-def fold_context(files: RunFiles) -> dict[str, Any]:
+def fold_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
     """What the template of k folds shows."""
     results = {path.name: _result(files, path) for path in files.directory.folds()}
     by_split = summed_scores(files.summary)
     done = sum(result.get("status") == "finished" for result in results.values())
     finished = bool(results) and done == len(results) and bool(files.summary)
+    judged = judge(files)
+    pooled = judged.get("validation")
+    names = _fold_scores(results)
+    groups = group_scores(files, judged, by)
     context: dict[str, Any] = {
         "kind": f"Weft run of {plural(len(results), 'fold')}" if results else "Weft run of folds",
         "status": "finished" if finished else "unfinished",
         "summary": _sentences(files, by_split, done, len(results)),
         "facts": facts(files),
         "error": files.summary.get("error"),
-        "tables": [_table(split, scores) for split, scores in by_split.items()],
+        "tables": [_table(split, scores, pooled) for split, scores in by_split.items()],
+        "notes_on_scores": explained(judged, files.group_name),
         "figures": _figures(by_split, results),
-        "folds": [_row(path, results[path.name]) for path in files.directory.folds()],
-        "details": details(files.scores, {"validation": "out-of-fold"}),
-        "fold_columns": ["Status", "Best epoch", "Epochs", "Duration"],
+        "folds": [_row(path, results[path.name], names) for path in files.directory.folds()],
+        "details": details(files.scores, {"validation": "out-of-fold"}, judged, first_score(files)),
+        "groups": shown_groups(groups),
+        "fold_columns": [*(label(name) for name in names), "Best epoch", "Epochs", "Duration", "Status"],
     }
     entries = [("tables", "scores", "Scores"), ("figures", "figures", "Fold by fold"), ("folds", "folds", "Folds")]
-    entries.append(("details", "details", "Predictions"))
+    entries += [("details", "details", "Predictions"), ("groups", "groups", "Groups")]
     origin = [("configuration", "Configuration", files.experiment_text), ("provenance", "Provenance", files.provenance)]
     context["contents"] = [(anchor, title) for key, anchor, title in entries if context[key]]
     context["contents"] += [(name, title) for name, title, there in origin if there] + [("reproduce", "Reproduce")]
@@ -71,12 +78,32 @@ def _result(files: RunFiles, path: Path) -> dict[str, Any]:
         return {}
 
 
-def _table(split: str, scores: Mapping[str, Mapping[str, Any]]) -> Table:
+def _table(split: str, scores: Mapping[str, Mapping[str, Any]], judged: JudgedSplit | None) -> Table:
+    """A row per score; with interval of the pooled value and the trivial model where the rows of cases tell them."""
     measures = [name for name in _MEASURES if any(name in value for value in scores.values())]
-    rows = [[label(name), *(score(value.get(measure)) for measure in measures)] for name, value in scores.items()]
+    pooled = judged if judged is not None and judged.intervals and "pooled" in measures else None
+    rows = []
+    for name, value in scores.items():
+        cells = [label(name), *(score(value.get(measure)) for measure in measures)]
+        if pooled is not None:
+            interval, trivial = pooled.interval(name), pooled.trivial.get(name)
+            cells.append(f"[{score(interval.low)}, {score(interval.high)}]" if interval is not None else "–")
+            cells.append(score(trivial))
+        rows.append(cells)
     caption = f"Over the folds, {split}" if split else "Over the folds"
     note = "Pooled: computed once over the predictions that each fold made for its held-out items."
-    return Table(caption, ["Score", *(label(name) for name in measures)], rows, note if "pooled" in measures else "")
+    head = [
+        "Score",
+        *(label(name) for name in measures),
+        *(["95 % of pooled", "Trivial"] if pooled is not None else []),
+    ]
+    return Table(caption, head, rows, note if "pooled" in measures else "")
+
+
+def _fold_scores(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The scores that the table of folds shows."""
+    found = [name for result in results.values() for name in (result.get("scores") or {}).get("validation") or {}]
+    return list(dict.fromkeys(found))[:_MOST_FIGURES]
 
 
 def _figures(
@@ -89,7 +116,9 @@ def _figures(
     for name, value in list(by_split[split].items())[:_MOST_FIGURES]:
         points = [(fold, _fold_score(result, split or "validation", name)) for fold, result in results.items()]
         title = f"{label(name)}{f', {split}' if split else ''}"
-        found.append(fold_chart(title, points, value.get("mean")))
+        mean = value.get("mean")
+        mark = (float(mean), "mean") if isinstance(mean, int | float) else None
+        found.append(line_figure(title, [Line(*point) for point in points], mark=mark))
     return [figure for figure in found if figure]
 
 
@@ -99,13 +128,14 @@ def _fold_score(result: Mapping[str, Any], split: str, name: str) -> float | Non
     return float(value) if isinstance(value, int | float) else None
 
 
-def _row(path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+def _row(path: Path, result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     seconds = result.get("seconds")
     cells = [
-        str(result.get("status") or "unfinished"),
+        *(score(_fold_score(result, "validation", name)) for name in names),
         number(result.get("best_epoch")),
         number(result.get("epochs")),
         duration(seconds) if isinstance(seconds, int | float) else "–",
+        str(result.get("status") or "unfinished"),
     ]
     link = f"{path.name}/report.html" if (path / "report.html").exists() else None
     return {"name": path.name, "link": link, "cells": cells}

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from weft.report.svg import Scale, element, extent, figure, path, text, tick_label, widened
-from weft.report.words import number, score
+from weft.report.svg import element, figure, text
 
 MOST_CLASSES = 60  # more cannot be read as a matrix; the most frequent confusions are listed instead
 _NUMBERS_UP_TO = 16  # classes; smaller cells than that hold no number
 _LONGEST_LABEL = 14  # letters
+_THOUSANDS = {0: "", 3: "k", 6: "M", 9: "G"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,23 @@ def _cells(labels: Sequence[str], counts: Sequence[Sequence[int]], left: float, 
                 parts.append(box)
             if count and numbers:
                 shade = "deep" if share > 0.55 else "cell"
-                parts.append(text(f"{count:,}", x + cell / 2, y + cell / 2 + 4, text_anchor="middle", class_=shade))
+                parts.append(
+                    text(_short(count, cell), x + cell / 2, y + cell / 2 + 4, text_anchor="middle", class_=shade)
+                )
     return "".join(parts)
+
+
+def _short(count: int, room: float) -> str:
+    """A count in as many letters as a cell has room for: 4,286,537 or 4.3M."""
+    full = f"{count:,}"
+    if 7.2 * len(full) <= room:
+        return full
+    power = next((power for power in (9, 6, 3) if count >= 10**power), 0)
+    return (
+        f"{count / 10**power:.2g}{_THOUSANDS[power]}"
+        if count < 100 * 10**power
+        else f"{count // 10**power}{_THOUSANDS[power]}"
+    )
 
 
 def _describe(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -115,35 +130,3 @@ def _describe(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     worst = confusions(labels, counts, 3)
     mistakes = "; ".join(f"{one.truth} taken for {one.prediction} {one.count} times" for one in worst)
     return f"{right} of {total} items are on the diagonal. " + (f"Most frequent mistakes: {mistakes}." if worst else "")
-
-
-def fold_chart(title: str, values: Sequence[tuple[str, float | None]], mean: float | None) -> str:
-    """The score of each fold as a point on a line, with their mean.
-
-    Args:
-        title: what is shown.
-        values: (fold, score).
-        mean: their mean.
-    """
-    finite = [(name, value) for name, value in values if value is not None and math.isfinite(value)]
-    found = extent(value for _, value in finite)
-    if found is None:
-        return ""
-    width, row, top = 400.0, 24.0, 12.0
-    bottom = top + row * len(values)
-    left = 16 + 6.8 * max(len(name) for name, _ in values)
-    scale = Scale(*widened(*found, share=0.12), left, width - 62)
-    ticks = scale.ticks(4)
-    parts = [path([(scale(tick), top), (scale(tick), bottom)], class_="grid") for tick in ticks]
-    parts += [text(tick_label(tick, ticks), scale(tick), bottom + 16, text_anchor="middle") for tick in ticks]
-    if mean is not None and math.isfinite(mean):
-        parts.append(path([(scale(mean), top), (scale(mean), bottom)], class_="mark"))
-        parts.append(text("mean", scale(mean), bottom + 32, text_anchor="middle", class_="label"))
-    for index, (name, value) in enumerate(values):
-        y = top + row * (index + 0.5)
-        parts.append(text(name, left - 10, y + 4, text_anchor="end"))
-        if value is not None and math.isfinite(value):
-            parts.append(element("circle", cx=scale(value), cy=y, r=5, class_="dot s0"))
-        parts.append(text(score(value), width - 4, y + 4, text_anchor="end", class_="name"))
-    described = ", ".join(f"{name} {number(value)}" for name, value in values) + f"; mean {number(mean)}."
-    return figure(width, bottom + 38, title, described, "".join(parts))

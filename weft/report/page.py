@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -12,69 +12,83 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import weft
+from weft.report.bygroup import group_scores
 from weft.report.curves import curves
 from weft.report.folds import fold_context
-from weft.report.predictions import details, figures_of
+from weft.report.judging import judge
+from weft.report.phases import phase_figure, phases, time_table
+from weft.report.predictions import details, figures_of, shown_groups
 from weft.report.reading import RunFiles, read_run
-from weft.report.sections import (
-    data_tables,
-    facts,
-    final_scores,
-    history_table,
-    provenance_rows,
-    score_table,
-)
-from weft.report.summary import main_split, reproduce_commands, summary
-from weft.report.words import label, score
+from weft.report.scoretable import score_figure, score_table, tiles, trivial_sentence
+from weft.report.sections import data_tables, facts, first_score, history_table, provenance_rows
+from weft.report.summary import reproduce_commands, summary
 from weft.runs import write_atomically
 
-_MOST_TILES = 4
 
-
-def write_report(run_path: str | Path, target: str | Path | None = None) -> Path:
+def write_report(run_path: str | Path, target: str | Path | None = None, by: Sequence[str] = ()) -> Path:
     """Write the report of a run: one HTML file that needs nothing else, neither network nor scripts.
 
     Args:
         run_path: the run directory, of an ordinary run or of k folds; the run may still be going on.
         target: where to write; `report.html` of the run by default.
+        by: columns (of the rows of cases, or of the experiment's tables) by whose values scores are shown too.
 
     Returns:
         the report's path.
 
     Raises:
         RunDirectoryError: there is no run, or the report cannot be written.
+        UsageError: there is no such column.
     """
     files = read_run(Path(run_path))
     path = Path(target) if target is not None else files.directory.report
-    write_atomically(path, render(files).encode("utf-8"))
+    write_atomically(path, render(files, by).encode("utf-8"))
     return path
 
 
-def render(files: RunFiles) -> str:
+def render(files: RunFiles, by: Sequence[str] = ()) -> str:
     """The report as HTML text."""
-    template, context = ("folds.html", fold_context(files)) if files.has_folds else ("run.html", run_context(files))
-    figures = {name: figures_of(context[name]) for name in ("curves", "figures") if name in context}
-    return _environment().get_template(template).render(frame_context(files) | context | figures)
+    make = fold_context if files.has_folds else run_context
+    context = make(files, by)
+    template = "folds.html" if files.has_folds else "run.html"
+    figures = {name: figures_of(context[name]) for name in FIGURES if name in context}
+    return page_text(template, frame_context(files) | context | figures)
 
 
-def run_context(files: RunFiles) -> dict[str, Any]:
+FIGURES = ("curves", "figures", "score_figures", "time_figures")
+
+
+def page_text(template: str, context: Mapping[str, Any]) -> str:
+    """A page of a template."""
+    own = {"version": weft.__version__, "style": Markup(_style())}  # our own file
+    return _environment().get_template(template).render({**own, **context})
+
+
+def run_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
     """What the template of an ordinary run shows."""
-    scores = final_scores(files)
+    judged = judge(files)
+    groups = group_scores(files, judged, by)
+    spent = phases(files.history, files.result)
     best = files.result.get("best_epoch")
     context: dict[str, Any] = {
         "kind": "Weft run",
         "status": files.result.get("status") or "unfinished",
-        "summary": summary(files),
+        "summary": summary(files, trivial_sentence(judged)),
         "facts": facts(files),
         "error": files.result.get("error"),
-        "tiles": tiles(scores),
-        "scores": score_table(scores),
+        "tiles": tiles(judged),
+        "scores": score_table(judged, files.group_name),
+        "score_figures": [score_figure(judged)],
         "curves": curves(files.history, files.steps, best if isinstance(best, int) else None),
         "history": history_table(files.history),
-        "details": details(files.scores, {"train": "training"}),
+        "details": details(files.scores, {"train": "training"}, judged, first_score(files)),
+        "groups": shown_groups(groups),
         "data": data_tables(files.data),
+        "time": time_table(spent, files.history),
+        "time_figures": [phase_figure(spent)],
     }
-    sections = [("scores", "Scores"), ("curves", "Training"), ("details", "Predictions"), ("data", "Data")]
+    sections = [("scores", "Scores"), ("curves", "Training"), ("details", "Predictions"), ("groups", "Groups")]
+    sections += [("data", "Data"), ("time", "Time")]
     context["contents"] = [entry for entry in sections if context[entry[0]]] + origin_contents(files)
     return context
 
@@ -85,8 +99,6 @@ def frame_context(files: RunFiles) -> dict[str, Any]:
     listed = [f"{name}=={version}" for name, version in packages.items()] if isinstance(packages, dict) else []
     return {
         "name": files.name,
-        "version": weft.__version__,
-        "style": Markup(_style()),  # our own file
         "written": datetime.now().strftime("%Y-%m-%d %H:%M"),
         "folder": files.directory.path,
         "notes": files.notes,
@@ -104,16 +116,6 @@ def origin_contents(files: RunFiles) -> list[tuple[str, str]]:
         ("provenance", "Provenance", files.provenance),
     ]
     return [(name, title) for name, title, there in entries if there] + [("reproduce", "Reproduce")]
-
-
-def tiles(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The scores that stand large on top: those of the split that tells most."""
-    split = main_split(scores)
-    if split is None:
-        return []
-    values = [(name, value) for name, value in scores[split].items() if value is not None]
-    first = [entry for entry in values if entry[0] != "loss"] + [entry for entry in values if entry[0] == "loss"]
-    return [(f"{label(name)}, {split}", score(value)) for name, value in first[:_MOST_TILES]]
 
 
 @cache

@@ -9,11 +9,13 @@ from typing import Any
 
 import yaml
 
-from weft.errors import RunDirectoryError
+from weft.errors import DataError, RunDirectoryError
+from weft.metrics.casetable import CaseTable, read_cases
 from weft.runs import Row, RunDirectory, mask, read_json, read_rows
 
 _LONGEST_TEXT = 120_000  # characters of a configuration that are shown
 _MOST_STEPS = 4_000  # rows of steps.csv that are kept for the figure
+_LARGEST_TABLE = 200_000_000  # bytes of a table of cases that are read
 
 
 @dataclass(slots=True)
@@ -27,6 +29,8 @@ class RunFiles:
         experiment, provenance, data, result, summary: of the files of that name; empty when missing.
         scores: of scores/<split>.json, by split.
         history, steps: the rows of history.csv and steps.csv.
+        cases: the rows of scores/<split>.csv, by split.
+        divisions: of splits.json, for k folds of each of them: which case is in which split and group.
     """
 
     directory: RunDirectory
@@ -40,6 +44,32 @@ class RunFiles:
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
     steps: list[Row] = field(default_factory=list)
+    cases: dict[str, CaseTable] = field(default_factory=dict)
+    divisions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        """The experiment's `dataset:`, empty when missing."""
+        value = self.experiment.get("dataset")
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def group_name(self) -> str:
+        """What groups are called: the column that they came from."""
+        return str(self.dataset.get("group") or "group")
+
+    def groups_of(self, split: str) -> list[str] | None:
+        """The group of each row of a split's cases; None where there are none, or they cannot be told."""
+        known: dict[str, str] = {}
+        for division in self.divisions:
+            names, groups = (_part(division, key, split) for key in ("splits", "groups"))
+            if len(groups) != len(names):
+                return None
+            for name, group in zip(names, groups):
+                if known.setdefault(str(name), str(group)) != str(group):
+                    return None  # several items of one name, in different groups
+        found = [known.get(name) for name in self.cases[split].texts("case")] if known else []
+        return [group for group in found if group is not None] if found and None not in found else None
 
     @property
     def has_folds(self) -> bool:
@@ -81,7 +111,14 @@ def read_run(path: Path) -> RunFiles:
         files.result = _read_object(files, run.result_file)
         _read_tables(files)
     _read_scores(files)
+    _read_cases(files)
     return files
+
+
+def _part(division: dict[str, Any], key: str, split: str) -> list[Any]:
+    content = division.get(key)
+    part = content.get(split) if isinstance(content, dict) else None
+    return part if isinstance(part, list) else []
 
 
 def _read_experiment(files: RunFiles) -> None:
@@ -155,9 +192,27 @@ def _read_scores(files: RunFiles) -> None:
         files.notes.append("scores/ is missing or empty: there are only the scores of result.json")
 
 
+def _read_cases(files: RunFiles) -> None:
+    """Rows of cases, and the groups they belong to."""
+    run = files.directory
+    for split in files.scores:
+        file = run.scores / f"{Path(split).name}.csv"
+        if file.exists() and file.stat().st_size > _LARGEST_TABLE:
+            files.notes.append(f"{file.name} is too large to be read for a report: there are no intervals")
+            continue
+        table = _or_note(files, lambda file=file: read_cases(file))  # type: ignore[misc]
+        if table is not None:
+            files.cases[split] = table
+    if files.cases:
+        holders = [RunDirectory(fold) for fold in run.folds()] or [run]
+        known = [holder.splits_file for holder in holders if holder.splits_file.exists()]
+        contents = [_or_note(files, lambda file=file: read_json(file)) for file in known]  # type: ignore[misc]
+        files.divisions = [content for content in contents if isinstance(content, dict)]
+
+
 def _or_note(files: RunFiles, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except RunDirectoryError as error:
+    except (RunDirectoryError, DataError) as error:
         files.notes.append(error.message)
         return None

@@ -44,15 +44,12 @@ def final_scores(files: RunFiles) -> dict[str, dict[str, Any]]:
     return {name: scores for name in in_order(found) if isinstance(scores := found[name], dict)}
 
 
-def score_table(scores: Mapping[str, Mapping[str, Any]]) -> Table | None:
-    """A row per score, a column per split."""
-    if not scores:
-        return None
-    names = dict.fromkeys(name for values in scores.values() for name in values)
-    rows = [
-        [label(name), *(score(values[name]) if name in values else "" for values in scores.values())] for name in names
-    ]
-    return Table("Final scores", ["Score", *(label(split) for split in scores)], rows)
+def first_score(files: RunFiles) -> str | None:
+    """The score that tells most: the monitored one, else the first that is not the loss."""
+    monitor = files.training.get("monitor")
+    name = monitor.get("metric") if isinstance(monitor, dict) else None
+    known = [score for scores in final_scores(files).values() for score in scores]
+    return name if name in known and name != "loss" else next((score for score in known if score != "loss"), None)
 
 
 def detail_tables(details: Mapping[str, Any]) -> Iterator[Table]:

@@ -9,15 +9,15 @@ from typing import Any
 from weft.report.matrices import confusions, read_confusion
 from weft.report.reading import RunFiles
 from weft.report.sections import final_scores
-from weft.report.words import component_name, duration, label, listed, number, plural
+from weft.report.words import component_name, duration, listed, number, plain_name, plural
 from weft.runs import Row, mask_arguments
 
 _ROSE_BY = 0.1  # a validation loss this much above its lowest is worth a sentence
 
 
-def summary(files: RunFiles) -> list[str]:
-    """Sentences for the top of the report."""
-    told = [_what(files), _how_it_ended(files), _which_weights(files), _how_good(files)]
+def summary(files: RunFiles, trivial: str = "") -> list[str]:
+    """Sentences for the top of the report; `trivial` is the one about the trivial model."""
+    told = [_what(files), _how_it_ended(files), _which_weights(files), _how_good(files), trivial]
     told += [_overfitting(files.history), _confusion(files)]
     return [sentence for sentence in told if sentence]
 
@@ -142,12 +142,7 @@ def _confusion(files: RunFiles) -> str:
     if not worst:
         return f"It makes no mistake on the {split} items."
     one = worst[0]
+    items = "pixels or voxels" if "overlap_definition" in (details or {}) else "items"
     times = "once" if one.count == 1 else f"{one.count:,} times"
     mistake = f"“{one.truth}” taken for “{one.prediction}”"
-    return f"Its most frequent mistake there: {mistake}, {times} ({one.share:.1%} of its items)."
-
-
-def plain_name(name: object) -> str:
-    """A score's name inside a sentence: AUROC stays, Accuracy becomes accuracy."""
-    text = label(str(name))
-    return text if text[1:2].isupper() or text[1:2].isdigit() else text[:1].lower() + text[1:]
+    return f"Its most frequent mistake there: {mistake}, {times} ({one.share:.1%} of its {items})."

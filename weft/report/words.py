@@ -10,6 +10,7 @@ _ABBREVIATIONS = {
     "auroc": "AUROC", "auc": "AUC", "f1": "F1", "mcc": "MCC", "hd95": "HD95", "assd": "ASSD", "iou": "IoU",
     "mse": "MSE", "mae": "MAE", "rmse": "RMSE", "r2": "R²", "lr": "LR", "sha256": "SHA-256", "cpu": "CPU", "gpu": "GPU",
 }  # fmt: skip
+_PEOPLE = ("Brier", "Pearson")
 _UNITS = (("B", 1), ("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30), ("TiB", 2**40))
 
 
@@ -31,9 +32,9 @@ def number(value: object) -> str:
 
 
 def score(value: object) -> str:
-    """A score in a table: four decimals, so that columns line up and differences show."""
+    """A score in a table: four decimals, of larger numbers fewer, so that columns line up and differences show."""
     if isinstance(value, float) and 1e-3 <= abs(value) < 1000:
-        return f"{value:.4f}"
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
     return number(value)
 
 
@@ -42,6 +43,13 @@ def label(name: str) -> str:
     words = [_ABBREVIATIONS.get(word, word) for word in name.replace("_", " ").split()]
     text = " ".join(words)
     return text[:1].upper() + text[1:]
+
+
+def plain_name(name: object) -> str:
+    """A score's name inside a sentence: AUROC and Pearson stay, Accuracy becomes accuracy."""
+    text = label(str(name))
+    kept = text[1:2].isupper() or text[1:2].isdigit() or text.startswith(_PEOPLE)
+    return text if kept else text[:1].lower() + text[1:]
 
 
 def duration(seconds: float) -> str:
