@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -43,6 +45,25 @@ def assert_same(left: Iterable[Batch], right: Iterable[Batch]) -> None:
             assert isinstance(mine, Tensor)
             assert mine.dtype == theirs.dtype
             assert torch.equal(mine, theirs)
+
+
+def volumes(folder: Path, count: int = 6) -> dict[str, Any]:
+    """NIfTI images with labels and a table of them in a folder, and the dataset section for it; skips without MONAI."""
+    pytest.importorskip("monai")
+    nibabel = pytest.importorskip("nibabel")
+    rng = np.random.default_rng(0)
+    affine = np.diag([1.5, 2.0, 3.0, 1.0])
+    with (folder / "train.csv").open("w", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["image", "label"])
+        for case in range(count):
+            label = np.zeros((12, 13, 14), np.uint8)
+            label[4:8, 4:8, 4:8] = 1
+            volume = rng.normal(size=label.shape).astype(np.float32) + label
+            for kind, values in (("image", volume), ("label", label)):
+                nibabel.save(nibabel.Nifti1Image(values, affine), folder / f"{kind}{case}.nii.gz")
+            rows.writerow([f"image{case}.nii.gz", f"label{case}.nii.gz"])
+    return {"table": {"train": "train.csv"}, "inputs": ["image"], "targets": ["label"]}
 
 
 def global_states() -> tuple[bytes, str, object]:

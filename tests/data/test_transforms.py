@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from tests.data.helpers import Rows, assert_same, opened
+from tests.data.helpers import Rows, assert_same, opened, volumes
 from weft.config import Component
 from weft.data import Data, make_loader
-from weft.errors import DataError, UsageError
+from weft.errors import DataError
 
 ARRAYS = {"sklearn.datasets.load_digits": {"return_X_y": True}}
 
@@ -139,25 +137,6 @@ def test_transforms_of_a_dataset_see_its_items_as_dicts() -> None:
     assert torch.equal(inputs(data), Rows(12).x * 3)
 
 
-def monai_data(folder: Path, count: int = 6) -> dict[str, Any]:
-    pytest.importorskip("monai")
-    pytest.importorskip("nibabel")
-    nibabel = pytest.importorskip("nibabel")
-    rng = np.random.default_rng(0)
-    affine = np.diag([1.5, 2.0, 3.0, 1.0])
-    with (folder / "train.csv").open("w", newline="") as stream:
-        rows = csv.writer(stream)
-        rows.writerow(["image", "label"])
-        for case in range(count):
-            label = np.zeros((12, 13, 14), np.uint8)
-            label[4:8, 4:8, 4:8] = 1
-            volume = rng.normal(size=label.shape).astype(np.float32) + label
-            for kind, values in (("image", volume), ("label", label)):
-                nibabel.save(nibabel.Nifti1Image(values, affine), folder / f"{kind}{case}.nii.gz")
-            rows.writerow([f"image{case}.nii.gz", f"label{case}.nii.gz"])
-    return {"table": {"train": "train.csv"}, "inputs": ["image"], "targets": ["label"]}
-
-
 CROP = {"RandCropByPosNegLabeld": {"spatial_size": [8, 8, 8], "num_samples": 2}}  # keys, label_key: from the table
 
 
@@ -171,7 +150,7 @@ def test_monai_transforms_give_the_same_crops_with_any_number_of_workers(tmp_pat
             {"RandGaussianNoised": {"keys": ["image"], "prob": 0.5}},
         ],
     }
-    data = opened(tmp_path, **monai_data(tmp_path), transforms=transforms, more={"cache": cache})
+    data = opened(tmp_path, **volumes(tmp_path), transforms=transforms, more={"cache": cache})
     split = data.splits["train"]
     assert split.cases == [f"image{case}" for case in range(6)]
     expected = list(make_loader(split, batch_size=2, seed=0, shuffle=True).epoch(1))
@@ -191,7 +170,7 @@ def test_monai_transforms_give_the_same_crops_with_any_number_of_workers(tmp_pat
 
 
 def test_files_that_no_transform_loads_are_told(tmp_path: Path) -> None:
-    data = opened(tmp_path, **monai_data(tmp_path, 1))
+    data = opened(tmp_path, **volumes(tmp_path, 1))
     with pytest.raises(DataError, match="Weft itself reads") as caught:
         inputs(data)
     assert "LoadImaged" in str(caught.value.__cause__)
@@ -220,8 +199,3 @@ def test_hippocampus_volumes_load_with_their_cases(shared_data: Path) -> None:
     assert summary["inputs"]["shape"][0] == 1
     with pytest.raises(DataError, match="differ: .*hippocampus_.*batch size of 1|items of a batch differ"):
         next(make_loader(data.splits["validation"], batch_size=4, seed=0, shuffle=False).epoch(0))
-
-
-def test_a_cache_that_there_is_not_is_refused() -> None:
-    with pytest.raises(UsageError, match="'disk'"):
-        digits(cache="disk")

@@ -9,7 +9,7 @@ from weft.config.component import Component, Place
 from weft.config.dataset import ArrayPair, DatasetConfig, SplitConfig, TableConfig, TransformsConfig
 from weft.config.experiment import Experiment
 from weft.config.export import dump_yaml, json_schema, to_dict
-from weft.config.fingerprint import fingerprint
+from weft.config.fingerprint import components_digest, fingerprint
 from weft.config.listing import ArgumentInfo, ComponentInfo, components_of
 from weft.config.load import load_experiment
 from weft.config.namespace import Namespace
@@ -39,6 +39,7 @@ __all__ = [
     "TrainingConfig",
     "TransformsConfig",
     "canonical_json",
+    "components_digest",
     "components_of",
     "dump_yaml",
     "fingerprint",

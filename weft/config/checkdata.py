@@ -163,6 +163,13 @@ def check_shape(experiment: Experiment) -> Iterator[Problem]:
         yield Problem("-1 stands twice, so the sizes cannot be told", "write all sizes but one", ("dataset", "shape"))
 
 
+def check_cache(experiment: Experiment) -> Iterator[Problem]:
+    """Items are kept on disk only where their sources tell when they change."""
+    if experiment.run.cache == "disk" and experiment.dataset.class_ is not None:
+        message = "items of a torch dataset cannot be kept on disk: nothing tells when they change"
+        yield Problem(message, "use memory, or none", ("run", "cache"))
+
+
 def check_transforms(experiment: Experiment) -> Iterator[Problem]:
     """Transforms that may be random do not stand among those of every split."""
     for index, transform in enumerate(experiment.dataset.transforms.base):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from weft.config.checkcode import check_own_code
-from weft.config.checkdata import check_columns, check_shape, check_source, check_split, check_transforms
+from weft.config.checkdata import check_cache, check_columns, check_shape, check_source, check_split, check_transforms
 from weft.config.checkfiles import check_files, near_files
 from weft.config.checktraining import check_fused, check_interval, check_monitor, check_optimizers, check_unfreeze
 from weft.config.document import Document, KeyPath
@@ -39,6 +39,7 @@ RULES = (
     Rule(check_split, ("dataset.table", "dataset.arrays", "dataset.class", "dataset.split", "fold")),
     Rule(check_shape, ("dataset.shape",)),
     Rule(check_transforms, ("dataset.transforms",)),
+    Rule(check_cache, ("dataset.class", "run.cache")),
     Rule(check_files, ()),
     Rule(check_optimizers, ("training.optimizer", "training.optimizers", "training.task")),
     Rule(check_interval, ("training.scheduler", "training.scheduler_interval")),

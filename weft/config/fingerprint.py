@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,53 +44,37 @@ def fingerprint(experiment: Experiment, data_digest: str | None = None) -> str:
     return hashlib.sha256(to_text(_Writer(resolve(experiment), data_digest).write()).encode()).hexdigest()
 
 
-class _Writer:
-    """Encodes one experiment, and notes which files of the user's code it depends on."""
+def components_digest(components: Sequence[Component], kind: str, namespace: Namespace) -> str:
+    """The sha256 (hexadecimal) of what some components are, as `fingerprint` takes it of all those of an experiment.
 
-    def __init__(self, experiment: Experiment, data_digest: str | None) -> None:
-        self.experiment = experiment
-        self.namespace: Namespace = experiment.namespace()
-        self.data_digest = data_digest
-        self.kinds = {path: kind for path, kind, _ in experiment.components()}
-        self.data_paths = {path for path, _, _ in named_files(experiment) if path[0] == "dataset"}
-        self.files: set[Path] = {experiment.path(patch).resolve() for patch in experiment.patches}
+    Args:
+        components: in their order.
+        kind: of all of them.
+        namespace: looks up names.
+
+    Raises:
+        ConfigError: there is no such component, or the state of an object cannot be told.
+    """
+    writer = _ComponentWriter(namespace)
+    written = [writer.component(component, kind) for component in components]
+    return hashlib.sha256(to_text(["components", _VERSION, written, writer.effects()]).encode()).hexdigest()
+
+
+class _ComponentWriter:
+    """Encodes components, and notes which files of the user's code they depend on.
+
+    Args:
+        namespace: looks up names.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.files: set[Path] = {patch.resolve() for patch in namespace.patches}
         self.open: list[int] = []
 
-    def write(self) -> Any:
-        fields = type(self.experiment).model_fields
-        body = {name: self.value(getattr(self.experiment, name), (name,)) for name in fields if name not in _LEFT_OUT}
-        effects = sorted({digest for file in self.files if file.suffix == ".py" and (digest := effects_digest(file))})
-        return ["weft", _VERSION, sorted(body.items()), self.data_digest, effects]
-
-    def value(self, value: Any, path: KeyPath) -> Any:
-        """A field of the experiment."""
-        if isinstance(value, Section):
-            fields = type(value).model_fields
-            pairs = [(fields[name].alias or name, getattr(value, name)) for name in fields]
-            return ["section", sorted([key, self.value(child, (*path, key))] for key, child in pairs)]
-        if isinstance(value, Component):
-            return self.component(value, self.kinds[path])
-        if isinstance(value, dict):
-            pairs = [(encode(key, self.other), self.value(child, (*path, key))) for key, child in value.items()]
-            return ["d", sorted(pairs, key=lambda pair: to_text(pair[0]))]
-        if isinstance(value, list):
-            return ["l", [self.value(child, (*path, index)) for index, child in enumerate(value)]]
-        if path == ("model", "weights") and value is not None:
-            return ["file", self._digest_of_file(value)]
-        if path == ("dataset", "split", "files") and value is not None:
-            folder = self.experiment.path(value)
-            return ["files", [[file.name, self._digest_of_file(file)] for file in sorted(folder.glob("*.json"))]]
-        if path in self.data_paths and self.data_digest is not None:
-            return ["data"]
-        return encode(value, self.other)
-
-    def _digest_of_file(self, written: Path) -> str:
-        path = self.experiment.path(written)
-        try:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be read: {error}", "the fingerprint needs its content") from error
+    def effects(self) -> list[str]:
+        """Digests of what the files noted so far do besides defining things."""
+        return sorted({digest for file in self.files if file.suffix == ".py" and (digest := effects_digest(file))})
 
     def component(self, component: Component, kind: str) -> Any:
         """A component by what it names, with all its arguments."""
@@ -203,3 +188,49 @@ class _Writer:
         if isinstance(value, list | tuple):
             return ["l", [self.state(entry) for entry in value]]
         return encode(value, self.other)
+
+
+class _Writer(_ComponentWriter):
+    """Encodes one experiment."""
+
+    def __init__(self, experiment: Experiment, data_digest: str | None) -> None:
+        super().__init__(experiment.namespace())
+        self.experiment = experiment
+        self.data_digest = data_digest
+        self.kinds = {path: kind for path, kind, _ in experiment.components()}
+        self.data_paths = {path for path, _, _ in named_files(experiment) if path[0] == "dataset"}
+
+    def write(self) -> Any:
+        fields = type(self.experiment).model_fields
+        body = {name: self.value(getattr(self.experiment, name), (name,)) for name in fields if name not in _LEFT_OUT}
+        return ["weft", _VERSION, sorted(body.items()), self.data_digest, self.effects()]
+
+    def value(self, value: Any, path: KeyPath) -> Any:
+        """A field of the experiment."""
+        if isinstance(value, Section):
+            fields = type(value).model_fields
+            pairs = [(fields[name].alias or name, getattr(value, name)) for name in fields]
+            return ["section", sorted([key, self.value(child, (*path, key))] for key, child in pairs)]
+        if isinstance(value, Component):
+            return self.component(value, self.kinds[path])
+        if isinstance(value, dict):
+            pairs = [(encode(key, self.other), self.value(child, (*path, key))) for key, child in value.items()]
+            return ["d", sorted(pairs, key=lambda pair: to_text(pair[0]))]
+        if isinstance(value, list):
+            return ["l", [self.value(child, (*path, index)) for index, child in enumerate(value)]]
+        if path == ("model", "weights") and value is not None:
+            return ["file", self._digest_of_file(value)]
+        if path == ("dataset", "split", "files") and value is not None:
+            folder = self.experiment.path(value)
+            return ["files", [[file.name, self._digest_of_file(file)] for file in sorted(folder.glob("*.json"))]]
+        if path in self.data_paths and self.data_digest is not None:
+            return ["data"]
+        return encode(value, self.other)
+
+    def _digest_of_file(self, written: Path) -> str:
+        path = self.experiment.path(written)
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error}", "the fingerprint needs its content") from error

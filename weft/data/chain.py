@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from weft.config import Component, Namespace, supplied
-from weft.data.randomness import DrawWatch
 from weft.errors import DataError, WeftError
 
 Item = dict[str, Any]
@@ -80,52 +78,3 @@ def build_chain(components: Sequence[Component], namespace: Namespace, known: Ma
 def loads_files(components: Sequence[Component]) -> bool:
     """Whether the chain reads the files itself (MONAI's LoadImaged and the like)."""
     return any(component.name.rpartition(".")[2].startswith("Load") for component in components)
-
-
-class MemoryCache:
-    """What the deterministic first transforms made of each item, kept in memory.
-
-    Args:
-        load: makes an item by its row number.
-        length: number of items.
-    """
-
-    def __init__(self, load: Callable[[int], Any], length: int) -> None:
-        self.load = load
-        self.length = length
-        self._items: dict[int, Any] = {}
-        self._watch: DrawWatch | None = None
-
-    def __call__(self, row: int) -> Any:
-        if row not in self._items:
-            self._items[row] = self._made(row)
-        return copy.deepcopy(self._items[row])  # transforms that follow may write into what they are given
-
-    def fill(self) -> None:
-        """Make every item now, before loader workers start: they share the memory instead of each filling a cache.
-
-        Items that cannot be made are left to the one who asks for them, which tells where they come from.
-        """
-        for row in range(self.length):
-            if row not in self._items:
-                try:
-                    self._items[row] = self._made(row)
-                except DataError:
-                    continue
-
-    def _made(self, row: int) -> Any:
-        """An item to be kept. What is random must not be: it would depend on when the item was first asked for."""
-        if self._watch is None:  # of the process that loads
-            self._watch = DrawWatch(self.load)
-        self._watch.mark()
-        item = self.load(row)
-        if self._watch.drawn():
-            self._watch.restore()
-            raise DataError(
-                "the item is random before dataset.transforms.train, so it must not be kept (use run.cache: none)",
-                "set run.cache: none, or move what is random to dataset.transforms.train",
-            )
-        return item
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_watch": None}
