@@ -141,7 +141,7 @@ class _Check:
 
     def _check_data(self, data: Data, looked: Mapping[str, Looked], labels: bool) -> None:
         dataset, findings = self.experiment.dataset, self.findings
-        check_inputs(looked, self.names, scaled=dataset.standardize, findings=findings)
+        check_inputs(looked, self.names, data.statistics.get("standardize"), findings)
         check_finite_targets(looked, findings)
         if labels:
             loads = any(split.arrays is None for split in data.splits.values())

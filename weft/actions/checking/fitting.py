@@ -18,8 +18,10 @@ from weft.tasks import Classification, Regression
 _RATES = (3e-3, 3e-2, 3e-4)  # of Adam; the experiment's own rate is judged elsewhere
 _STEPS = 120  # with each rate
 _SAMPLES = 8
+_SMOOTH = 0.8
 _ENOUGH_STEPS = 60
-_FELL = 0.05  # less than this share of the loss is no progress
+_NO_BETTER = 0.97  # of the loss of a constant prediction: this is no progress
+_FAR = 0.5  # of the first loss: this will do
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,26 @@ def overfit(run: Run, batch: Batch, seconds: float) -> Fit:
         best = Fit(best.outcome, best.first, best.last, steps, few.size, best.right)
         if best.outcome == "fitted" or time.monotonic() > end:
             break
-    if best.outcome != "fitted" and best.steps >= _ENOUGH_STEPS:
-        scale = max(abs(best.first), 1e-12)
-        outcome = "stuck" if not best.first - best.last > _FELL * scale else "partly"
-        best = Fit(outcome, best.first, best.last, best.steps, best.samples, best.right)
-    return best
+    if best.outcome == "fitted" or best.steps < _ENOUGH_STEPS:
+        return best
+    outcome = best.outcome
+    if best.last > _NO_BETTER * min(best.first, constant_loss(run, few)):
+        outcome = "stuck"
+    elif best.last <= _FAR * best.first:
+        outcome = "fitted"
+    return Fit(outcome, best.first, best.last, best.steps, best.samples, best.right)
+
+
+def constant_loss(run: Run, batch: Batch) -> float:
+    """The loss of the best constant prediction: the entropy of the classes, or the spread of numbers; else infinite."""
+    targets, loss = batch.targets, run.task.loss
+    if isinstance(run.task, Regression) and isinstance(loss, nn.MSELoss) and isinstance(targets, Tensor):
+        return float(targets.double().var(0, correction=0).mean())
+    plain = isinstance(run.task, Classification) and run.task.kind != "multilabel"
+    if plain and isinstance(targets, Tensor) and getattr(loss, "weight", None) is None:
+        shares = torch.unique(targets, return_counts=True)[1].double() / batch.size
+        return float(-(shares * shares.log()).sum()) or math.inf
+    return math.inf
 
 
 def _choose(run: Run, batch: Batch) -> list[int]:
@@ -100,15 +117,15 @@ def _fit(run: Run, batch: Batch, rate: float, end: float) -> Fit:
             (update,) = run.task.training_step(model, batch)
         loss = float(update.loss.detach())
         if step == 0:
-            first = last = loss
-        last = min(last, loss)
+            first = loss
+        last = loss if step == 0 else _SMOOTH * last + (1 - _SMOOTH) * loss  # noise is no progress
         if not math.isfinite(loss):
             return Fit("stuck", first, math.inf, step + 1, batch.size)
         done = enough(first, loss)
         if done or step % 20 == 19:
             right = _right(run, model, batch)
         if done or right == 1.0:
-            return Fit("fitted", first, last, step + 1, batch.size, right)
+            return Fit("fitted", first, loss, step + 1, batch.size, right)
         if time.monotonic() > end:
             return Fit("no time", first, last, step + 1, batch.size, right)
         optimizer.zero_grad()

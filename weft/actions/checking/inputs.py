@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,13 @@ class InputNames:
         columns = self.columns[place] if place < len(self.columns) else ()
         return f"column '{columns[feature]}'" if feature < len(columns) else f"{self.input(place)}, feature {feature}"
 
+    def features(self, place: int, features: Sequence[int], most: int = 5) -> str:
+        """Several features of an input."""
+        if self.named(place):
+            return listed((self.feature(place, feature) for feature in features), most)
+        word = "feature" if len(features) == 1 else "features"
+        return f"{self.input(place)}, {word} {listed(features, most)}"
+
     def input(self, place: int) -> str:
         """An input."""
         return self.whole[place] if place < len(self.whole) else f"input {place}"
@@ -43,13 +51,16 @@ class InputNames:
         return place < len(self.columns) and bool(self.columns[place])
 
 
-def check_inputs(looked: Mapping[str, Looked], names: InputNames, *, scaled: bool, findings: Findings) -> None:
+Scales = Sequence[Mapping[str, Any]]
+
+
+def check_inputs(looked: Mapping[str, Looked], names: InputNames, scales: Scales | None, findings: Findings) -> None:
     """All checks of inputs.
 
     Args:
         looked: what was seen of each split.
         names: of columns and inputs.
-        scaled: whether Weft scales the inputs.
+        scales: mean and scale of each input, where Weft scales them.
         findings: goes in here.
     """
     for split, seen in looked.items():
@@ -60,8 +71,8 @@ def check_inputs(looked: Mapping[str, Looked], names: InputNames, *, scaled: boo
     if train is None:
         return
     for place, facts in enumerate(train.inputs):
-        _check_constant_columns(place, facts, len(train.owners), names, findings)
-        if not scaled and "int" not in "".join(facts.dtypes):
+        _check_constant_columns(place, facts, scales[place] if scales else None, names, findings)
+        if scales is None and "int" not in "".join(facts.dtypes):
             _check_scale(place, facts, names, findings)
         for split in ("validation", "test"):
             if split in looked and place < len(looked[split].inputs):
@@ -77,10 +88,10 @@ def _check_finite(
     value = facts.broken[samples[0]][1]
     values = sum(amount for amount, _ in facts.broken.values())
     vectors = all(len(shape) == 1 for shape in facts.shapes)
-    features = [names.feature(place, feature) for feature in sorted(facts.broken_features)] if vectors else []
+    features = sorted(facts.broken_features)
     findings.error(
         "not finite",
-        f"{split}, {listed(features, 3) if features else names.input(place)}",
+        f"{split}, {names.features(place, features, 3) if vectors else names.input(place)}",
         f"{count(values, 'value')} in {count(len(samples), 'sample')} of {len(seen.owners)} are not finite, "
         "the first is "
         f"{value}: {seen.whose(samples)}",
@@ -107,18 +118,23 @@ def _check_constant_samples(
     )
 
 
-def _check_constant_columns(place: int, facts: InputFacts, samples: int, names: InputNames, findings: Findings) -> None:
+def _check_constant_columns(
+    place: int, facts: InputFacts, scale: Mapping[str, Any] | None, names: InputNames, findings: Findings
+) -> None:
     low, high = facts.feature_low, facts.feature_high
-    if low is None or high is None or samples < 2:
+    if low is None or high is None or _samples(facts) < 2:
         return
     constant = (low == high).nonzero().flatten().tolist()
     if not constant:
         return
+    if scale is not None:  # as they were before
+        mean, factor = torch.tensor(scale["mean"]), torch.tensor(scale["scale"])
+        low, high = low * factor + mean, high * factor + mean
     pixels = not names.named(place) and _looks_like_pixels(low, high)
     findings.report(
         "note" if pixels else "warning",
         "constant input",
-        listed((names.feature(place, feature) for feature in constant), 5),
+        names.features(place, constant),
         f"the same in every training sample ({listed(number(float(low[feature])) for feature in constant)}), "
         "so nothing can be learned from it",
         "" if pixels else "leave it out of the inputs, or see why it never varies",
@@ -130,8 +146,9 @@ def _looks_like_pixels(low: torch.Tensor, high: torch.Tensor) -> bool:
     """Whether features share one range, as the pixels of images do: those at the border may well be constant."""
     if len(low) < 16:
         return False
-    same_floor = float((low == low.min()).float().mean())
-    full = high > low.min() + 0.5 * (high.max() - low.min())
+    extent = high.max() - low.min()
+    same_floor = float((low - low.min() <= 1e-4 * extent).float().mean())
+    full = high > low.min() + 0.5 * extent
     return same_floor > 0.9 and float(full.float().mean()) > 0.5
 
 

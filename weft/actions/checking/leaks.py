@@ -21,7 +21,7 @@ from weft.actions.checking.samples import Looked
 from weft.data import Data, SplitData
 from weft.data.parts import Part
 
-_GRAVE = 0.01  # share of a split's items that are in another split, from which on its scores are worth nothing
+_GRAVE = 0.01  # share of a split's items (more than one) in another split, from which on its scores mean nothing
 _BY_CHANCE = 0.05  # expected coincidences, as a share of those found, from which on chance explains them
 _PIECE = 1 << 20
 _LOOKS_LIKE_GROUP = re.compile(
@@ -76,8 +76,8 @@ def _report_common(
     items = len({second.owners[sample] for _, sample in common})
     share = items / max(second.items, 1)
     pairs = [f"{first.where(one)} = {second.where(other)}" for one, other in common]
-    message = f"{count(items, 'item')} of {names[1]} ({share:.1%}) have the same inputs as items of "
-    f"{names[0]}: {listed(pairs, 3)}"
+    amount = f"{count(items, 'item')} of {names[1]} ({share:.1%})"
+    message = f"the same inputs as in {names[0]} for {amount}: {listed(pairs, 3)}"
     evidence = {
         "items": [[first.split.cases[first.owners[a]], second.split.cases[second.owners[b]]] for a, b in common[:20]],
         "share": share,
@@ -93,7 +93,7 @@ def _report_common(
         )
         return
     findings.report(
-        "error" if share >= _GRAVE else "warning",
+        "error" if share >= _GRAVE and items > 1 else "warning",
         "same item in two splits",
         f"{names[0]}, {names[1]}",
         message,
@@ -298,7 +298,7 @@ def check_answers(
     if same:
         findings.warning(
             "input holds the answer",
-            listed(names.feature(0, feature) for feature in same),
+            names.features(0, same),
             f"equal to the target in all {len(wanted)} training items",
             "leave it out of the inputs: it will not be known when the model is used",
             features=same[:20],
