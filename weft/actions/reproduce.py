@@ -11,7 +11,7 @@ from typing import Any
 from weft.actions.opening import OpenedRun, open_run
 from weft.actions.single import train_one
 from weft.errors import UsageError
-from weft.runs import TIMING_COLUMNS, new_run_path, read_rows, resume_command
+from weft.runs import TIMING_COLUMNS, causes, new_run_path, read_rows, resume_command
 
 
 @dataclass(slots=True)
@@ -115,27 +115,8 @@ def compare_outcomes(first: OpenedRun, done: dict[str, Any], second: OpenedRun, 
             if not _same(value, other):
                 comparison.differences.append((f"{split} {name}", value, other))
     if not comparison.identical:
-        comparison.causes = list(causes(first, second))
+        comparison.causes = list(causes(first.directory.path, second.directory.path))
     return comparison
-
-
-def causes(first: OpenedRun, second: OpenedRun) -> Iterator[str]:
-    """What was recorded of two runs and differs: data, code, packages, hardware, threads."""
-    before, after = first.provenance, second.provenance
-    if before["data"]["digest"] != after["data"]["digest"]:
-        yield f"data: {before['data']['digest']} and {after['data']['digest']}"
-    if before["fingerprint"] != after["fingerprint"]:
-        yield f"fingerprint: {before['fingerprint'][:16]}… and {after['fingerprint'][:16]}…"
-    for key in ("versions", "packages", "cpu", "gpus", "platform", "code", "run_threads", "device"):
-        yield from _unlike(key, before.get(key), after.get(key))
-
-
-def _unlike(name: str, before: Any, after: Any) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted(set(before) | set(after)):
-            yield from _unlike(f"{name}.{key}", before.get(key), after.get(key))
-    elif before != after:
-        yield f"{name}: {before} and {after}"
 
 
 def _history(opened: OpenedRun) -> list[dict[str, Any]]:

@@ -1,6 +1,20 @@
 """The run directory: its layout, the history of a run, where it came from, and the table of all runs beside it."""
 
 from weft.runs.code import code_digest, snapshot_code
+from weft.runs.differences import (
+    DataChange,
+    Difference,
+    FileChange,
+    RunRecord,
+    causes,
+    changed_patches,
+    changed_weft_files,
+    code_differences,
+    configuration_differences,
+    data_change,
+    environment_differences,
+    read_record,
+)
 from weft.runs.directory import RunDirectory, is_run, new_run_path, resume_command
 from weft.runs.experiments import append_experiment_row, flatten
 from weft.runs.files import sweep, write_atomically
@@ -11,13 +25,24 @@ from weft.runs.tables import TIMING_COLUMNS, History, Row, StepLog, read_rows
 
 __all__ = [
     "TIMING_COLUMNS",
+    "DataChange",
+    "Difference",
+    "FileChange",
     "History",
     "Row",
     "RunDirectory",
+    "RunRecord",
     "StepLog",
     "append_experiment_row",
+    "causes",
+    "changed_patches",
+    "changed_weft_files",
+    "code_differences",
     "code_digest",
     "collect_provenance",
+    "configuration_differences",
+    "data_change",
+    "environment_differences",
     "flatten",
     "git_state",
     "is_run",
@@ -26,6 +51,7 @@ __all__ = [
     "new_run_path",
     "packages",
     "read_json",
+    "read_record",
     "read_rows",
     "resume_command",
     "snapshot_code",
