@@ -136,7 +136,7 @@ def test_report_is_written_anew(finished: Path) -> None:
     (finished / "report.html").unlink()
     assert good("report", finished).out == f"{finished / 'report.html'}\n"
     assert "accuracy" in (finished / "report.html").read_text()
-    assert good("report", finished, "--json").json == {"report": str(finished / "report.html")}
+    assert good("report", finished, "--json").json == {"reports": [str(finished / "report.html")]}
 
 
 def test_show_prints_the_experiment_that_gives_the_same_fingerprint(finished: Path, tmp_path: Path) -> None:

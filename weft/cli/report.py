@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from weft.cli.shared import Json, everything_else_on_stderr, print_json
 from weft.errors import WeftError
 
 
@@ -21,6 +22,7 @@ def report(
         list[str] | None,
         typer.Option("--by", metavar="COLUMN", help="Show scores by a column of the data too; may be repeated."),
     ] = None,
+    json: Json = False,
 ) -> None:
     """Write RUN/report.html of each run, one self-contained page, and print where it lies.
 
@@ -30,11 +32,18 @@ def report(
     from weft.actions import report as action
 
     failures: list[WeftError] = []
+    reports = []
     for run in runs:
         try:
-            typer.echo(str(action(run, by or ())))
+            with everything_else_on_stderr():
+                reports.append(str(action(run, by or ())))
         except WeftError as error:  # the others get theirs
             failures.append(error)
+    if json:
+        print_json({"reports": reports})
+    else:
+        for path in reports:
+            typer.echo(path)
     for further in failures[1:]:
         typer.echo(f"error: {further}", err=True)
     if failures:
