@@ -115,7 +115,7 @@ class _Check:
             self.names = input_names(parts, self.experiment.dataset)
             parts = without_inputs(parts)
             if self._task_kind() == "class":
-                check_raw_labels(parts, self.findings)
+                check_raw_labels(parts, self.findings, ignored=self._ignored())
             data = open_experiment_data(self.experiment)
             self.parts = divided(parts, data.splits)
             return data

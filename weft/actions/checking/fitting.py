@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from weft.actions.checking.facts import content_hashes
 from weft.actions.checking.trial import narrowed, ready
 from weft.data import Batch
 from weft.engine.run import Run
@@ -81,10 +82,8 @@ def overfit(run: Run, batch: Batch, seconds: float) -> Fit:
 
 
 def constant_loss(run: Run, batch: Batch) -> float:
-    """The loss of the best constant prediction: the entropy of the classes, or the spread of numbers; else infinite."""
+    """The loss of the best constant prediction where that is the entropy of the classes; else infinite."""
     targets, loss = batch.targets, run.task.loss
-    if isinstance(run.task, Regression) and isinstance(loss, nn.MSELoss) and isinstance(targets, Tensor):
-        return float(targets.double().var(0, correction=0).mean())
     plain = isinstance(run.task, Classification) and run.task.kind != "multilabel"
     if plain and isinstance(targets, Tensor) and getattr(loss, "weight", None) is None:
         shares = torch.unique(targets, return_counts=True)[1].double() / batch.size
@@ -93,15 +92,25 @@ def constant_loss(run: Run, batch: Batch) -> float:
 
 
 def _choose(run: Run, batch: Batch) -> list[int]:
-    """A few samples, of as many classes as there are."""
+    """A few samples that differ, of as many classes as there are; of vectors no more than even a linear model can tell
+    apart.
+    """
+    inputs = batch.inputs if isinstance(batch.inputs, tuple) else (batch.inputs,)
+    rows, seen = [], set()
+    hashes = zip(*(content_hashes(part).tolist() for part in inputs if isinstance(part, Tensor)))
+    for row, content in enumerate(hashes):
+        if content not in seen:
+            rows.append(row)
+            seen.add(content)
     targets = batch.targets
-    if not (isinstance(run.task, Classification) and isinstance(targets, Tensor) and targets.ndim == 1):
-        return list(range(min(_SAMPLES, batch.size)))
-    by_class: dict[float, list[int]] = {}
-    for row, label in enumerate(targets.tolist()):
-        by_class.setdefault(label, []).append(row)
-    turns = [rows[turn] for turn in range(batch.size) for rows in by_class.values() if turn < len(rows)]
-    return sorted(turns[:_SAMPLES])
+    if isinstance(run.task, Classification) and isinstance(targets, Tensor) and targets.ndim == 1:
+        by_class: dict[float, list[int]] = {}
+        for row in rows:
+            by_class.setdefault(float(targets[row]), []).append(row)
+        rows = [some[turn] for turn in range(batch.size) for some in by_class.values() if turn < len(some)]
+    vectors = len(inputs) == 1 and inputs[0].ndim == 2
+    most = min(_SAMPLES, inputs[0].shape[1] + 1) if vectors else _SAMPLES
+    return sorted(rows[:most]) or list(range(min(_SAMPLES, batch.size)))
 
 
 def _fit(run: Run, batch: Batch, rate: float, end: float) -> Fit:

@@ -74,7 +74,7 @@ def _positions(part: Part, split: SplitData) -> list[int]:
     return [named[case] for case in split.cases]
 
 
-def check_raw_labels(parts: Mapping[str, Part], findings: Findings) -> None:
+def check_raw_labels(parts: Mapping[str, Part], findings: Findings, *, ignored: int | None = None) -> None:
     """Labels as they are written: whole numbers from 0, or names."""
     columns = [column for part in parts.values() for column in part.of("target") if not column.is_path]
     names = {column.name for column in columns}
@@ -87,7 +87,7 @@ def check_raw_labels(parts: Mapping[str, Part], findings: Findings) -> None:
     values = np.unique(np.concatenate([array.ravel() for array in arrays]))
     if any(array.dtype.kind == "f" for array in arrays) and not _float_labels(name, values, findings):
         return
-    check_label_values(f"target '{name}'", values, findings)
+    check_label_values(f"target '{name}'", values, findings, ignored=ignored)
 
 
 def _float_labels(name: str, values: Any, findings: Findings) -> bool:
