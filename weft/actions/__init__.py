@@ -1,6 +1,7 @@
 """What the commands do, as functions: train, resume, evaluate, predict, show, components, reproduce, report."""
 
 from weft.actions.evaluate import evaluate
+from weft.actions.launching import reports
 from weft.actions.looking import ShownExperiment, components, report, show
 from weft.actions.predict import predict
 from weft.actions.reproduce import Comparison, reproduce
@@ -14,6 +15,7 @@ __all__ = [
     "evaluate",
     "predict",
     "report",
+    "reports",
     "reproduce",
     "resume",
     "show",

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from weft.actions.beginning import begun_already
 from weft.actions.folds import resume_folds, train_folds
-from weft.actions.opening import Source, load, require_same_experiment
-from weft.actions.single import TrainedRun, resume_one, train_one
+from weft.actions.launching import launch
+from weft.actions.opening import Source, load, open_run, require_same_experiment
+from weft.actions.single import TrainedRun, follows, is_finished, resume_one, train_one
 from weft.config import Experiment, dump_yaml, refuse_while_loading
 from weft.data import fold_count
 from weft.engine import Observer
+from weft.engine.processes import find_place, joined
 from weft.errors import UsageError
-from weft.runs import RunDirectory, is_run
+from weft.runs import RunDirectory, new_run_path
 
 __all__ = ["TrainedRun", "resume", "train"]
 
@@ -49,8 +53,31 @@ def train(
     if resume and out is None:
         raise UsageError("which run shall be gone on with?", "name its directory as well: --out RUN")
     experiment = load(source, overrides)
+    if _starts_processes(experiment):
+        if not isinstance(source, str | Path) or observers:
+            raise UsageError(
+                "several processes need an experiment file, and observers named in it",
+                "write the experiment to a file, or start this program itself with torchrun",
+            )
+        if out is not None and Path(out).exists() and not resume:
+            RunDirectory.create(out).unlock()  # refuses a folder that holds something
+        path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
+        return _launch(["train", str(source), "--out", str(path), "--resume"], overrides, path, experiment)
+    with _among_processes(experiment):
+        return _train(experiment, overrides, out, resume, observers)
+
+
+def _train(
+    experiment: Experiment,
+    overrides: Sequence[str],
+    out: Path | str | None,
+    resume: bool,
+    observers: Sequence[Observer],
+) -> TrainedRun:
     dump_yaml(experiment)  # what cannot be written down could not be resumed: told before a directory is made
-    if resume and out is not None and is_run(out):
+    if follows() and not (out is not None and is_finished(out)):
+        return train_one(experiment, out, observers)
+    if resume and out is not None and begun_already(out):
         require_same_experiment(out, experiment)
         return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], observers)
     if _is_cross_validation(experiment):
@@ -83,7 +110,43 @@ def resume(run: Path | str, overrides: Sequence[str] = (), *, observers: Sequenc
             f"--set {wrong[0]} would make a resumed run another experiment",
             "with --resume only run.… can be changed; train the changed experiment as a new run",
         )
-    return _go_on(Path(run), overrides, observers)
+    if (experiment := _stored_experiment(Path(run), overrides)) is None:  # folds, which are runs of their own
+        return _go_on(Path(run), overrides, observers)
+    if _starts_processes(experiment) and not is_finished(run):
+        return _launch(["train", "--resume", str(run)], overrides, Path(run), experiment)
+    with _among_processes(experiment):
+        return _go_on(Path(run), overrides, observers)
+
+
+def _stored_experiment(path: Path, overrides: Sequence[str]) -> Experiment | None:
+    return open_run(path, overrides).experiment if (path / "provenance.json").exists() else None
+
+
+def _starts_processes(experiment: Experiment) -> bool:
+    return experiment.run.processes > 1 and find_place() is None
+
+
+def _launch(arguments: Sequence[str], overrides: Sequence[str], path: Path, experiment: Experiment) -> TrainedRun:
+    settings = experiment.run
+    changes = [word for text in overrides for word in ("--set", text)]
+    launch([*arguments, *changes], path, processes=settings.processes, restarts=settings.restarts)
+    return TrainedRun(path, RunDirectory.open(path).result() or {})
+
+
+@contextmanager
+def _among_processes(experiment: Experiment) -> Iterator[None]:
+    """Join the other processes, where a launcher started several."""
+    place = find_place()
+    if place is None:
+        yield
+        return
+    if _is_cross_validation(experiment):
+        raise UsageError(
+            "the folds of a cross-validation cannot be trained by several processes at once",
+            "train them one after the other: --set fold=1, --set fold=2, ...",
+        )
+    with joined(place, timeout=experiment.run.timeout):
+        yield
 
 
 def _go_on(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:

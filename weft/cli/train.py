@@ -64,6 +64,8 @@ def train(
             trained = actions.resume(source, changes)
         else:
             trained = actions.train(source, changes, out=out, resume=resume)
+    if not actions.reports():
+        return
     if json:
         print_json({"run": str(trained.path), **trained.result})
         return

@@ -29,10 +29,14 @@ class RunConfig(Section):
     """auto, cpu, mps, cuda or cuda:N."""
     processes: Count = 1
     """Number of processes that train together."""
+    restarts: Annotated[int, Field(ge=0)] = 0
+    """How often processes that failed are started again, from the last checkpoint."""
+    timeout: Positive = 600.0
+    """Seconds that an exchange between processes may take before it is an error."""
     num_workers: AutoOrCount = "auto"
     """Number of processes that load data."""
     cache: Literal["none", "memory", "disk"] = "none"
-    """Where items are kept after the base transforms."""
+    """Where items are kept after the base transforms: nowhere, in memory, or on disk in `.cache` below `output`."""
     output: FilePath = Path("runs")
     """Folder in which run directories are made."""
     checkpoint_every: CheckpointEvery = CheckpointEvery(epochs=1)

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from weft.engine.exchange import exchanging
+
 
 class GlobalBatchNorm(_BatchNorm):
     """Batch normalisation whose statistics are those of all processes' items together (Ioffe and Szegedy, 2015).
@@ -27,7 +29,8 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         count = torch.tensor([input.numel() // input.shape[1]], dtype=torch.float64)
-        dist.all_reduce(count)
+        with exchanging("batch statistics"):
+            dist.all_reduce(count)
         total = float(count)
         mean = _sum_over_processes(input.sum(axes)) / total
         shape = [1, -1, *([1] * (input.dim() - 2))]
@@ -57,13 +60,15 @@ class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         total = tensor.clone()
-        dist.all_reduce(total)
+        with exchanging("batch statistics"):
+            dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
-        dist.all_reduce(total)
+        with exchanging("batch statistics"):
+            dist.all_reduce(total)
         return total
 
 

@@ -27,7 +27,7 @@ from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
 from weft.engine.strategy import PooledGradients, Strategy
 from weft.engine.weights import load_pretrained
-from weft.errors import ConfigError, DataError
+from weft.errors import ConfigError, DataError, Problem, UsageError
 from weft.metrics import ScoreBook
 from weft.runs import History
 from weft.tasks import Task
@@ -280,7 +280,13 @@ def _optimizer(experiment: Experiment, namespace: Namespace, network: str, modul
 def _best(experiment: Experiment, splits: dict[str, ScoredSplit]) -> BestEpoch:
     monitor = experiment.training.monitor
     mode: str = monitor.mode
-    if mode == "auto":
-        book = splits["validation"].book if "validation" in splits else None
-        mode = book.mode(monitor.metric) if book is not None and monitor.metric in book.names else "min"
-    return BestEpoch(monitor.metric, mode, monitor.patience, monitor.min_delta)
+    if "validation" in splits:
+        book, where = splits["validation"].book, ("training", "monitor", "metric")
+        if not any(monitor.metric == name or monitor.metric.startswith(f"{name}_") for name in book.names):
+            measured = ", ".join(book.names)
+            raise ConfigError(Problem(f"the score {monitor.metric!r} is not measured", f"measured: {measured}", where))
+        try:
+            mode = book.mode(monitor.metric) if mode == "auto" else mode
+        except UsageError as error:
+            raise ConfigError(Problem(error.message, error.hint, where)) from error
+    return BestEpoch(monitor.metric, "min" if mode == "auto" else mode, monitor.patience, monitor.min_delta)

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # re-exported without saying so
 
 from weft.engine.collectives import Answer, Collective, shapes_of
 from weft.engine.drivers import check_modes, current_modes, typed_result
 from weft.engine.events import RunResult
+from weft.engine.exchange import exchanging
+from weft.engine.sharing import BEGINNING
 from weft.engine.state import Position
-from weft.errors import ProtocolError, UsageError, WorkerError
+from weft.errors import ProtocolError, UsageError
 
 # (rank, world, local rank) in the variables of each launcher, asked in this order.
 _LAUNCHERS: dict[str, tuple[str, str, str]] = {
@@ -96,10 +99,15 @@ def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
+    patience = datetime.timedelta(seconds=timeout)
+    # torchrun's agent keeps one store for all attempts: without a prefix a second one finds the addresses of the first.
+    hosts = place.first and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = TCPStore(address, int(port), place.world, hosts, timeout=patience, multi_tenant=hosts)
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         backend,
-        init_method=f"tcp://{address}:{port}",
-        timeout=datetime.timedelta(seconds=timeout),
+        store=PrefixStore(f"weft/{attempt}", store),
+        timeout=patience,
         rank=place.rank,
         world_size=place.world,
     )
@@ -158,28 +166,19 @@ def drive_among_processes(
 
 
 def _exchange(collective: Collective, signature: int, place: Place) -> Answer:
-    try:
+    with exchanging(collective.tag):
         if collective.kind == "gather":
             return _gather(collective, signature, place)
         if sum(tensor.numel() for tensor in collective.tensors) > _SMALL:
             _agree_on(collective, signature, place)
             return [_reduced(tensor) for tensor in collective.tensors]
         return _summed_in_order(collective, signature, place)
-    except (RuntimeError, dist.DistError) as error:
-        if isinstance(error, ProtocolError):
-            raise
-        raise WorkerError(
-            f"rank {place.rank} could not exchange '{collective.tag}' with the other processes: {_first_line(error)}",
-            "another process died or hangs: look at what it printed; resume with the last checkpoint",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _signature(collective: Collective, position: Position) -> int:
-    text = f"{position.epoch}|{position.step}|{collective.kind}|{collective.tag}|{shapes_of(collective)}"
+    # When they begin, the first process may have resumed already: the others are told where it is.
+    where = "" if collective.tag == BEGINNING else f"{position.epoch}|{position.step}"
+    text = f"{where}|{collective.kind}|{collective.tag}|{shapes_of(collective)}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from weft.engine.collectives import Answer, Collective, Gather
 from weft.engine.run import Run
+
+BEGINNING = "state"  # tag of the first exchange of a run
 
 
 def everybodys(tag: str, content: dict[str, Any]) -> Generator[Collective, Answer, list[dict[str, Any]]]:
@@ -33,8 +36,12 @@ def share_state(run: Run) -> Generator[Collective, Answer, None]:
         state = run.state
         best = run.checkpoints.load_best(state.best.step) if state.best.step is not None else None
         mine = {"state": run.checkpoints.load_last(), "best": best}
-    first = (yield from everybodys("state", mine))[0]
-    if run.participant == 0 or not first:
+    if run.path is not None:
+        mine["path"] = str(run.path)
+    first = (yield from everybodys(BEGINNING, mine))[0]
+    if "path" in first:
+        run.path = Path(first["path"])
+    if run.participant == 0 or "state" not in first:
         return
     run.resumed = True
     run.state.load_state_dict(first["state"], run.participant, run.participants)

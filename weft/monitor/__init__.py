@@ -5,6 +5,7 @@ Write your own by subclassing `weft.engine.Observer`; name it under `run.observe
 
 from weft.config import Experiment
 from weft.engine.events import Observer
+from weft.monitor.heartbeat import HEARTBEATS, Heartbeat
 from weft.monitor.logfile import LogFile, messages_kept, words_of
 from weft.monitor.progress import ProgressBar
 from weft.monitor.tables import ConsoleSummary, StepsCSV, score_table
@@ -12,7 +13,9 @@ from weft.monitor.tensorboard import TensorBoard
 from weft.runs import RunDirectory
 
 __all__ = [
+    "HEARTBEATS",
     "ConsoleSummary",
+    "Heartbeat",
     "LogFile",
     "ProgressBar",
     "StepsCSV",
