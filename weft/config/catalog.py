@@ -120,7 +120,7 @@ def members(source: Source, module: ModuleType) -> list[tuple[str, Any]]:
     """The public classes and functions of a module that are of the source's kind."""
     if source.only_registry:
         return []
-    base = _base_class(source.base)
+    base = base_class(source.base)
     exported = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     found = []
     for name in exported:
@@ -141,8 +141,8 @@ def may_be(value: Any, kind: str) -> bool:
     """Whether a class or function of the user's may be of a kind: told by its base class, where the kind has one."""
     if not isinstance(value, type):
         return kind in ("loss", "metric", "transform", "arrays", "model")
-    bases = tuple(base for source in SOURCES[kind] if (base := _base_class(source.base)) is not None)
-    others = tuple(base for other in SOURCES for source in SOURCES[other] if (base := _base_class(source.base)))
+    bases = tuple(base for source in SOURCES[kind] if (base := base_class(source.base)) is not None)
+    others = tuple(base for other in SOURCES for source in SOURCES[other] if (base := base_class(source.base)))
     return issubclass(value, bases) if bases else callable(value) and not issubclass(value, others)
 
 
@@ -153,7 +153,8 @@ def _is_own(value: Any, module: str) -> bool:
     )
 
 
-def _base_class(path: str | None) -> type | None:
+def base_class(path: str | None) -> type | None:
+    """The class of a dotted name; None when it or its package is not there."""
     if path is None:
         return None
     module, _, name = path.rpartition(".")

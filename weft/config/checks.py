@@ -43,7 +43,7 @@ RULES = (
     Rule(check_files, ()),
     Rule(check_optimizers, ("training.optimizer", "training.optimizers", "training.task")),
     Rule(check_interval, ("training.scheduler", "training.scheduler_interval")),
-    Rule(check_monitor, ("training.monitor.metric", "training.metrics")),
+    Rule(check_monitor, ("training.monitor", "training.metrics", "training.task")),
     Rule(check_unfreeze, ("model.freeze", "model.unfreeze", "training.epochs")),
 )
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from weft.config.catalog import SOURCES, module_if_there
+from weft.config.component import Component
 from weft.config.experiment import Experiment
 from weft.config.hints import did_you_mean
 from weft.config.namespace import Namespace
+from weft.config.rooms import default_scores, known_scores, own_score, score_name
 from weft.config.signatures import parameters_of
-from weft.errors import Problem
+from weft.errors import ConfigError, Problem
 
 
 def check_optimizers(experiment: Experiment) -> Iterator[Problem]:
@@ -37,38 +40,75 @@ def check_interval(experiment: Experiment) -> Iterator[Problem]:
         yield Problem(message, "remove 'scheduler_interval'", ("training", "scheduler_interval"))
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A score that will be measured.
+
+    Args:
+        name: what it is called among the results; those that have several values add `_...` to it.
+        mode: which direction is better, None where nothing says so.
+        certain: whether the name and direction are known before the metric is built.
+    """
+
+    name: str
+    mode: str | None
+    certain: bool
+
+    def gives(self, score: str) -> bool:
+        """Whether a name is that of one of its values."""
+        return score == self.name or score.startswith((f"{self.name}_", f"{self.name}/"))
+
+
 def check_monitor(experiment: Experiment) -> Iterator[Problem]:
-    """The monitored score is one that is measured."""
-    training, wanted = experiment.training, experiment.training.monitor.metric
-    known = known_metrics()
-    if wanted == "loss" or known is None:
+    """The monitored score is one that is measured, and something says which direction is better."""
+    monitor, where = experiment.training.monitor, ("training", "monitor", "metric")
+    if monitor.metric == "loss":
         return
-    if training.metrics is None:
-        measured = _defaults(experiment)
-        measured = list(known) if measured is None else measured
-    elif all(metric.name in known for metric in training.metrics):
-        measured = [metric.name for metric in training.metrics]
-    else:
-        return  # what an object of the user's measures is known only when it has measured
-    if not any(wanted == name or wanted.startswith((f"{name}_", f"{name}/")) for name in measured):
-        hint = did_you_mean(wanted, ["loss", *measured])
-        if wanted in known:
-            hint = f"add {wanted} to training.metrics; measured are: {', '.join(['loss', *measured])}"
-        yield Problem(f"the score {wanted!r} is not measured", hint, ("training", "monitor", "metric"))
+    try:
+        scores = measured(experiment)
+    except ConfigError:
+        return  # told where the metric, task or patch is written
+    if scores is None:
+        return
+    found = [score for score in scores if score.gives(monitor.metric)]
+    if not found and all(score.certain for score in scores):
+        names = ["loss", *(score.name for score in scores)]
+        hint = did_you_mean(monitor.metric, names)
+        if monitor.metric in known_scores():
+            hint = f"add {monitor.metric} to training.metrics; measured are: {', '.join(names)}"
+        yield Problem(f"the score {monitor.metric!r} is not measured", hint, where)
+    best = max(found, key=lambda score: len(score.name), default=None)
+    if best is not None and best.certain and best.mode is None and monitor.mode == "auto":
+        yield Problem(
+            f"nothing says which direction of {monitor.metric!r} is better",
+            f"write monitor: {{metric: {monitor.metric}, mode: max}} or min, or give it the attribute higher_is_better",
+            where,
+        )
 
 
-def known_metrics() -> list[str] | None:
-    """Names of Weft's scores; None where there are none yet."""
-    module = module_if_there(SOURCES["metric"][0].module)
-    registry = getattr(module, "KNOWN", None)
-    return None if registry is None else [str(name) for name in registry]
+def measured(experiment: Experiment) -> list[Measured] | None:
+    """The scores that an experiment measures beside the loss; None where only the task itself can tell.
+
+    Raises:
+        ConfigError: the task, a metric or a patch cannot be found.
+    """
+    training, namespace = experiment.training, experiment.namespace()
+    defaults = default_scores(namespace.find(training.task, "task"))
+    if defaults is None:
+        return None
+    components = [Component(name) for name in defaults] if training.metrics is None else training.metrics
+    return [score for component in components for score in _scores_of(component, namespace)]
 
 
-def _defaults(experiment: Experiment) -> list[str] | None:
-    """What a task measures when nothing is named; None where that depends on the data or the task is the user's."""
-    defaults = getattr(module_if_there("weft.metrics"), "DEFAULTS", {})
-    found = defaults.get(experiment.training.task.name)
-    return None if found is None else list(found)
+def _scores_of(component: Component, namespace: Namespace) -> Iterator[Measured]:
+    target: Any = namespace.find(component, "metric")
+    if isinstance(target, str):
+        yield Measured(score_name(target, component.arguments), known_scores()[target].mode, True)
+    elif hasattr(target, "items") and not isinstance(target, type):  # a mapping of the user's names to metrics
+        for name, metric in target.items():
+            yield Measured(str(name), own_score(metric)[1], True)
+    else:  # what the objects of a class are and say is known only when they are made
+        yield Measured(*own_score(target), certain=not isinstance(target, type))
 
 
 def check_unfreeze(experiment: Experiment) -> Iterator[Problem]:

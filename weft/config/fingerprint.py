@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from weft.config.canonical import encode, to_text
-from weft.config.catalog import module_if_there
 from weft.config.checkfiles import named_files
 from weft.config.component import Component, import_path
 from weft.config.experiment import Experiment, KeyPath
 from weft.config.fields import Section
 from weft.config.namespace import Namespace, parse_nested
 from weft.config.resolve import resolve
+from weft.config.rooms import known_scores
 from weft.config.signatures import CALLED_LATER, is_reference, signature_of
 from weft.config.source import definition_digest, effects_digest, is_library, user_file_of
 from weft.errors import ConfigError
@@ -82,8 +82,7 @@ class _ComponentWriter:
         if component.is_finished:
             return self.other(target)
         if isinstance(target, str):
-            known = module_if_there("weft.metrics").KNOWN
-            arguments = {**known[target].arguments, **component.arguments}
+            arguments = {**known_scores()[target].arguments, **component.arguments}
             return ["metric", target, encode(arguments, self.other)]
         arguments = {name: self.argument(value, kind) for name, value in component.arguments.items()}
         return ["component", self.code(target), sorted({**self._defaults(target, kind), **arguments}.items())]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from weft.config.catalog import KINDS, MISSING, SOURCES, look_up, module_if_ther
 from weft.config.component import Component
 from weft.config.hints import did_you_mean
 from weft.config.patches import MAIN, load_patch
+from weft.config.rooms import check_score_arguments
 from weft.config.signatures import CALLED_LATER, annotations_of, check_arguments, is_reference
 from weft.config.supplied import MEANINGS, supplied
 from weft.errors import ConfigError, Problem, UsageError
@@ -226,11 +226,10 @@ def parse_nested(value: Any) -> Component:
 
 
 def _check_metric(component: Component) -> list[Problem]:
-    metrics = importlib.import_module("weft.metrics")
     problems = []
     for argument in component.arguments:
         try:
-            metrics.check_arguments(component.name, {argument: component.arguments[argument]})
+            check_score_arguments(component.name, {argument: component.arguments[argument]})
         except UsageError as error:
             problems.append(Problem(error.message, error.hint, (component.name, argument)))
     return problems

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from weft.config.catalog import module_if_there
 from weft.config.component import Component
 from weft.config.experiment import Experiment
+from weft.config.rooms import known_scores
 from weft.config.supplied import scheduler_interval
 
 
@@ -29,7 +29,7 @@ def better_direction(score: str) -> str | None:
     """Whether a score shall grow ("max") or fall ("min"); None when it is none of Weft's own."""
     if score == "loss":
         return "min"
-    known = getattr(module_if_there("weft.metrics"), "KNOWN", {})
+    known = known_scores()
     names = [name for name in known if score == name or score.startswith((f"{name}_", f"{name}/"))]
     mode = getattr(known[max(names, key=len)], "mode", None) if names else None
     return mode if mode in ("min", "max") else None

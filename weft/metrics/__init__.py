@@ -9,7 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from weft.metrics.names import DEFAULTS, KINDS, KNOWN, Kind, MetricInfo, check_arguments, find_metric
+from weft.metrics.names import (
+    DEFAULTS,
+    KINDS,
+    KNOWN,
+    Kind,
+    MetricInfo,
+    check_arguments,
+    find_metric,
+    mode_of,
+    name_of,
+    score_name,
+)
 
 if TYPE_CHECKING:
     from weft.metrics.book import ScoreBook, build_scores
@@ -28,6 +39,9 @@ __all__ = [
     "build_scores",
     "check_arguments",
     "find_metric",
+    "mode_of",
+    "name_of",
+    "score_name",
     "surface_distances",
 ]
 

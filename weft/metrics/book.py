@@ -15,7 +15,7 @@ from weft.metrics.cases import CaseRecorder
 from weft.metrics.families import FACTORIES, curve_accumulators
 from weft.metrics.foreign import adopt
 from weft.metrics.formulas import Array
-from weft.metrics.names import KNOWN, Kind, Mode, check_arguments, check_kind, find_metric
+from weft.metrics.names import KNOWN, Kind, Mode, check_arguments, check_kind, find_metric, score_name
 from weft.metrics.values import Accumulator, BatchView, Request, Setting
 
 
@@ -274,14 +274,7 @@ def make_request(metric: Any, kind: Kind) -> Request:
     info = find_metric(name, kind)
     check_arguments(name, given)
     arguments = {**info.arguments, **given}
-    key = name
-    if arguments.get("average", "auto") != "auto":
-        key = f"{name}_{arguments['average']}"
-    if arguments.get("weights", "none") != "none":
-        key = f"{name}_{arguments['weights']}"
-    if "k" in arguments:
-        key = name.replace("_k_", f"_{arguments['k']}_")
-    return Request(name, key, arguments)
+    return Request(name, score_name(name, given), arguments)
 
 
 def merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:

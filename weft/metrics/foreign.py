@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from weft.errors import UsageError, WeftError
 from weft.metrics.formulas import Array, ratio
-from weft.metrics.names import Mode
+from weft.metrics.names import Mode, mode_of, name_of
 from weft.metrics.values import Accumulator, BatchView, Setting, added, host
 
 
@@ -173,29 +172,15 @@ def adopt(metric: Any, setting: Setting, name: str | None = None) -> list[tuple[
     if isinstance(metric, torch.nn.ModuleDict | Mapping):
         return [found for key, part in metric.items() for found in adopt(part, setting, str(key))]
     if all(callable(getattr(metric, method, None)) for method in ("update", "compute", "reset")):
-        name = name or snake_case(type(metric).__name__)
+        name = name or name_of(metric)
         return [(name, ForeignScore(setting, name, metric), mode_of(metric))]
     if callable(metric):
-        name = name or snake_case(getattr(metric, "__name__", type(metric).__name__))
+        name = name or name_of(metric)
         return [(name, FunctionScore(setting, name, metric), mode_of(metric))]
     raise UsageError(
         f"metric {metric!r} is neither a name, nor an object with update, compute and reset, nor a function",
         "see weft.metrics.KNOWN for names",
     )
-
-
-def mode_of(metric: Any) -> Mode | None:
-    """Which direction is better as the object says (`higher_is_better` or `mode`); None when it does not."""
-    if getattr(metric, "mode", None) in ("min", "max"):
-        mode: Mode = metric.mode
-        return mode
-    better = getattr(metric, "higher_is_better", None)
-    return None if better is None else ("max" if better else "min")
-
-
-def snake_case(name: str) -> str:
-    """`MeanAbsoluteError` as `mean_absolute_error`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower().strip("<>")
 
 
 def _reductions(name: str, metric: Any) -> tuple[list[str], list[str]]:

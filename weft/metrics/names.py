@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -168,6 +169,41 @@ def find_metric(name: str, kind: str | None = None) -> MetricInfo:
             f"metric '{name}' is for {', '.join(info.kinds)}, not for {kind}", f"for {kind} there are: {usable}"
         )
     return info
+
+
+def score_name(name: str, arguments: Mapping[str, object]) -> str:
+    """What a score is called among the results: its name, with the arguments that make it another score.
+
+    Args:
+        name: a key of `KNOWN`.
+        arguments: as given; defaults are filled in.
+    """
+    filled = {**KNOWN[name].arguments, **arguments}
+    if filled.get("average", "auto") != "auto":
+        name = f"{name}_{filled['average']}"
+    if filled.get("weights", "none") != "none":
+        name = f"{name}_{filled['weights']}"
+    return name.replace("_k_", f"_{filled['k']}_") if "k" in filled else name
+
+
+def name_of(metric: object) -> str:
+    """What a score of somebody else's is called: the name of its function, or of its class, in small letters with _."""
+    named = metric if isinstance(metric, type) or hasattr(metric, "__name__") else type(metric)
+    return snake_case(str(getattr(named, "__name__", type(metric).__name__)))
+
+
+def mode_of(metric: object) -> Mode | None:
+    """Which direction is better as the object says (`higher_is_better` or `mode`); None when it does not."""
+    mode = getattr(metric, "mode", None)
+    if mode == "min" or mode == "max":
+        return "min" if mode == "min" else "max"
+    better = getattr(metric, "higher_is_better", None)
+    return None if better is None else ("max" if better else "min")
+
+
+def snake_case(name: str) -> str:
+    """`MeanAbsoluteError` as `mean_absolute_error`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower().strip("<>")
 
 
 def check_arguments(name: str, arguments: Mapping[str, object]) -> None:
