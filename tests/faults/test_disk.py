@@ -178,7 +178,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error_with_a_remedy(nursery: Nu
     assert "restore the folder from a backup" in refused.err
 
 
-@pytest.mark.parametrize("damage", [truncate, Path.unlink])
+@pytest.mark.parametrize("damage", [truncate, pytest.param(Path.unlink, marks=pytest.mark.slow)])
 def test_best_weights_that_are_damaged_or_missing_are_an_error_and_not_replaced_by_others(
     damage: Any, nursery: Nursery, tmp_path: Path
 ) -> None:

@@ -31,7 +31,9 @@ def reference(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return trained(nursery, write_experiment(tmp_path_factory.mktemp("reference")), "run")
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize(
+    "workers", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_loader_workers_do_not_change_weights(workers: int, reference: Path, nursery: Nursery, tmp_path: Path) -> None:
     run = trained(nursery, write_experiment(tmp_path), "run", f"run.num_workers={workers}")
     assert outcome(run) == outcome(reference)
@@ -58,8 +60,14 @@ def test_loader_workers_do_not_change_weights_with_transforms_of_monai(nursery: 
     [
         pytest.param(["run.observers=[]", "run.log_every=1000"], id="no observers"),
         pytest.param(["run.progress=true", "run.tensorboard=true", "run.predictions=true"], id="all observers"),
-        pytest.param(["run.checkpoint_every={minutes: 1.0e-6}", "run.log_every=3"], id="a checkpoint in every step"),
-        pytest.param(["run.checkpoint_every={epochs: 2}", "run.device=auto"], id="device and checkpoints"),
+        pytest.param(
+            ["run.checkpoint_every={minutes: 1.0e-6}", "run.log_every=3"],
+            id="a checkpoint in every step",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["run.checkpoint_every={epochs: 2}", "run.device=auto"], id="device and checkpoints", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_how_a_run_is_watched_and_saved_does_not_change_it(
@@ -132,6 +140,7 @@ def test_reproduce_says_identical_also_of_a_run_that_was_killed_and_resumed(nurs
     assert outcome(tmp_path / "third") == outcome(run)
 
 
+@pytest.mark.slow
 def test_reproduce_says_what_differs_when_the_copy_of_a_patch_was_changed(
     reference: Path, nursery: Nursery, tmp_path: Path
 ) -> None:

@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_step_rows_and_check
     assert "the loss is nan in epoch 1, step 7" in again.err
 
 
-@pytest.mark.parametrize("every", ["steps", "epochs"])
+@pytest.mark.parametrize("every", ["steps", pytest.param("epochs", marks=pytest.mark.slow)])
 def test_weights_that_are_not_finite_are_never_kept(every: str, nursery: Nursery, tmp_path: Path) -> None:
     """The loss is still finite when the optimizer has ruined the weights; validation would see NaN."""
     order = {"training.optimizer": {"SGD": {"lr": 1e38}}, "training.scheduler": None}
@@ -249,6 +249,7 @@ def resumed_after(check: Callable[[Ended, Path], None], nursery: Nursery, folder
     return run
 
 
+@pytest.mark.slow
 def test_folds_killed_in_the_second_one_and_resumed_have_the_same_summary(
     nursery: Nursery, tmp_path: Path, undisturbed_folds: dict[str, Any]
 ) -> None:
