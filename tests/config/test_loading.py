@@ -347,3 +347,17 @@ def test_the_schema_for_editors_knows_keys_and_components() -> None:
     assert schema["$defs"]["TrainingConfig"]["properties"]["epochs"]["description"]
     assert schema["$defs"]["TrainingConfig"]["additionalProperties"] is False
     json.dumps(schema)
+
+
+def test_every_key_of_a_file_is_explained_in_the_schema() -> None:
+    schema = json_schema()
+    sections = {"Experiment": schema, **{name: part for name, part in schema["$defs"].items() if "properties" in part}}
+    sections["ModelConfig"] = next(form for form in schema["$defs"]["ModelConfig"]["anyOf"] if "properties" in form)
+    lacking = [
+        f"{name}.{key}"
+        for name, section in sections.items()
+        for key, form in section["properties"].items()
+        if not form.get("description", "").endswith(".")
+    ]
+    assert len(sections) > 10
+    assert lacking == []

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 Value = TypeVar("Value")
 
 
 class Section(BaseModel):
-    """A part of the experiment: unknown keys are errors, text is not read as a number, nothing can be reassigned."""
+    """A part of the experiment: unknown keys are errors, text is not read as a number, nothing can be reassigned.
+
+    What a field means stands as text below it; see `meanings`.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -22,9 +39,29 @@ class Section(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler(schema)
+        properties = handler.resolve_ref_schema(made)["properties"]
+        for name, text in meanings(cls).items():
+            properties[cls.model_fields[name].alias or name]["description"] = text
+        return made
+
+
+@cache
+def meanings(section: type[Section]) -> dict[str, str]:
+    """What the fields of a section mean, by name: read from the source when it is asked for, which importing is not."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
 
 
 # Python users may write tuples for lists and text for paths; the items stay strict.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from weft.config.document import Document, KeyPath
+from weft.config.fields import Section, meanings
 from weft.config.hints import did_you_mean, listing, nearest, shown
 from weft.config.yamlfile import plain_value
 from weft.errors import Problem
@@ -120,15 +121,11 @@ def _type_hint(kind: str, value: Any, root: type[BaseModel], path: KeyPath) -> s
 
 def _describe(root: type[BaseModel], path: KeyPath) -> str:
     section = section_class(root, path[:-1])
-    if section is None:
+    if section is None or not issubclass(section, Section):
         return ""
     for name, field in section.model_fields.items():
-        if path[-1] in (name, field.alias) and field.description:
-            return (
-                f" ({field.description.rstrip('.').split(': ')[0]})"
-                if len(field.description) > 90
-                else f" ({field.description.rstrip('.')})"
-            )
+        if path[-1] in (name, field.alias) and (text := meanings(section).get(name, "").rstrip(".")):
+            return f" ({text.split(': ')[0] if len(text) > 90 else text})"
     return ""
 
 
