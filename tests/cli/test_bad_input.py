@@ -198,6 +198,17 @@ def test_scoring_needs_answers(finished: Path, tmp_path: Path) -> None:
     assert "no column 'diagnosis'" in failed.err
 
 
+def test_a_path_that_was_meant_from_here_is_written_out(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = write_table(tmp_path / "other.csv", rows(4, 5))
+    monkeypatch.chdir(tmp_path)
+    failed = weft("predict", finished, "--set", "dataset.table.test=other.csv", "--out", tmp_path / "out")
+    assert failed.code == 2
+    assert f"there is no file {finished.parent / 'other.csv'}" in failed.err
+    assert f"write {other}" in failed.err
+
+
 # --- code of the user's -----------------------------------------------------------------------------------------------
 
 PATCH = """

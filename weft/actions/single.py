@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -13,14 +12,14 @@ from typing import Any
 import torch
 
 from weft.actions.beginning import begun, describe_run, require_training_data, try_out
+from weft.actions.ending import write_failure, write_outcome
 from weft.actions.opening import (
     OpenedRun,
     digest_experiment_data,
     open_experiment_data,
     open_run,
 )
-from weft.actions.scores import write_scores, write_states
-from weft.config import Experiment, fingerprint, to_dict
+from weft.config import Experiment, fingerprint
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
 from weft.engine.determinism import choose_threads, reproducible
@@ -28,16 +27,10 @@ from weft.engine.processes import Place, drive_among_processes, find_place
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
-from weft.engine.weights import save_weights
-from weft.errors import RunDirectoryError, Stopped, UsageError, WeftError
-from weft.monitor import Heartbeat, messages_kept, standard_observers, words_of
+from weft.errors import RunDirectoryError, UsageError, WeftError
+from weft.monitor import Heartbeat, messages_kept, standard_observers
 from weft.report import write_report
-from weft.runs import (
-    RunDirectory,
-    append_experiment_row,
-    is_run,
-    resume_command,
-)
+from weft.runs import RunDirectory, is_run
 
 logger = logging.getLogger("weft")
 
@@ -154,7 +147,7 @@ def _execute(
                         try_out(run, experiment, data)
                         describe_run(directory, experiment, data, threads)
                 result = _drive(run)
-                _write_outcome(directory, experiment, run, result)
+                write_outcome(directory, experiment, run, result)
             except BaseException as error:
                 run.observers.notify("on_error", error)
                 raise
@@ -163,10 +156,10 @@ def _execute(
             run.observers.notify("on_end", result)
     except torch.OutOfMemoryError as error:
         explained = WeftError(f"out of memory on {device}: {str(error).splitlines()[0]}", MEMORY_HINT)
-        _write_failure(directory, explained, time.monotonic() - started)
+        write_failure(directory, explained, time.monotonic() - started)
         raise explained from error
     except BaseException as error:
-        _write_failure(directory, error, time.monotonic() - started)
+        write_failure(directory, error, time.monotonic() - started)
         raise
     done = directory.result() or {}
     try:
@@ -250,60 +243,6 @@ def _require_observers(observers: Sequence[object]) -> None:
     if wrong:
         what = wrong[0].__name__ + " (the class)" if isinstance(wrong[0], type) else type(wrong[0]).__name__
         raise UsageError(f"{what} is not an observer", "give an object of a class derived from weft.engine.Observer")
-
-
-def _write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, result: RunResult) -> None:
-    save_weights(run.state.scored_weights, directory.weights)
-    for name, split in run.final.items():
-        write_scores(directory.scores, name, split, result.model_sha256)
-        if experiment.fold is not None:
-            write_states(directory.scores, name, run.splits[name].book)
-    if experiment.run.predictions:
-        from weft.actions.predict import write_predictions
-
-        write_predictions(run, directory, experiment.dataset.targets)
-    outcome = {
-        "fingerprint": _fingerprint_of(directory),
-        "status": result.status,
-        "scores": result.scores,
-        "epochs": result.epochs,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 3),
-        "best_epoch": result.best_epoch,
-        "monitor": {"metric": run.state.best.metric, "mode": run.state.best.mode, "best": result.best_value},
-        "model_sha256": result.model_sha256,
-        "skipped_items": result.skipped_items,
-        "resume": None,
-    }
-    append_experiment_row(directory.path, to_dict(experiment), outcome)
-    directory.write_result(outcome)  # last: a run that says it is finished lacks nothing
-
-
-def _write_failure(directory: RunDirectory, error: BaseException, seconds: float) -> None:
-    """Say in result.json how the run ended, once it has begun; when even that cannot be written, the error itself
-    matters more.
-    """
-    if not directory.provenance_file.exists():
-        return
-    stopped = isinstance(error, Stopped | KeyboardInterrupt)
-    resumable = any(directory.checkpoints.glob("last-*.pt"))
-    outcome = {
-        "fingerprint": _fingerprint_of(directory),
-        "status": "stopped" if stopped else "failed",
-        "error": None if stopped else words_of(error),
-        "seconds": round(seconds, 3),
-        "resume": resume_command(directory.path) if resumable else None,
-    }
-    if isinstance(error, KeyboardInterrupt) and resumable:
-        logger.warning("resume with: %s", outcome["resume"])
-    with contextlib.suppress(RunDirectoryError, OSError):
-        directory.write_result(outcome)
-    if isinstance(error, WeftError) and not stopped and resumable and "--resume" not in error.hint:
-        error.hint = f"{error.hint}; resume with: {outcome['resume']}".lstrip("; ")
-
-
-def _fingerprint_of(directory: RunDirectory) -> str:
-    return str(directory.read_json(directory.provenance_file)["fingerprint"])
 
 
 def _threads(experiment: Experiment, data: Data) -> int:

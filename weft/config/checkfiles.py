@@ -49,7 +49,9 @@ def check_files(experiment: Experiment) -> Iterator[Problem]:
             below_root = experiment.path(table.root) / written  # tables may also lie where their files do
             path = below_root if not path.is_file() and below_root.is_file() else path
         if not path.exists():
-            yield Problem(f"there is no {kind} {path}", near_files(path), key_path)
+            here = Path.cwd() / written  # where a shell's completion found it
+            hint = f"paths are relative to the experiment file; write {here}" if here.exists() else near_files(path)
+            yield Problem(f"there is no {kind} {path}", hint, key_path)
         elif path.is_file() != (kind == "file"):
             yield Problem(f"expected a {kind}, found a {'file' if path.is_file() else 'folder'}: {path}", "", key_path)
 
