@@ -181,6 +181,24 @@ def test_an_interruption_at_one_participant_stops_all_and_resumes_exactly(strate
     assert resumed.histories() == undisturbed.histories()
 
 
+def test_a_study_stopped_inside_validation_averages_its_buffers_once() -> None:
+    settings = {"batch_norm": True, "drop_last": True}
+    undisturbed = Study(AverageGradients, settings=settings)
+    undisturbed.together.run()
+    study = Study(AverageGradients, settings=settings)
+    while "buffers" not in {entry.id.tag for entry in study.together.waiting.values()}:
+        study.together.turn()
+    study.runs["site-b"].interruption.request("SIGTERM")
+    with pytest.raises(Stopped):
+        study.together.run()
+    resumed = Study(AverageGradients, settings=settings)
+    for name, store in study.stores.items():
+        resumed.stores[name].last, resumed.stores[name].best = store.last, store.best
+    resumed.together.run()
+    for name in resumed.runs:
+        assert same(resumed.weights()[name], undisturbed.weights()[name])
+
+
 def test_a_loss_that_is_not_finite_stops_everybody_and_names_the_participant() -> None:
     study = Study(AverageGradients)
     for _ in range(4):

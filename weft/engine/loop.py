@@ -134,12 +134,15 @@ def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
     buffers = list(run.state.model.buffers())
     if run.alone or strategy is None or strategy.buffers == "private" or not buffers:
         return
+    if run.state.sums.buffers_averaged:
+        return
     items = torch.tensor([run.state.sums.items], dtype=torch.float64)
     first = int(run.participant == 0)
     sent = [buffer.double() * items if buffer.is_floating_point() else buffer.long() * first for buffer in buffers]
     *sums, total = yield Sum("buffers", [*sent, items])
     for buffer, summed in zip(buffers, sums, strict=True):
         buffer.copy_(summed / total if buffer.is_floating_point() else summed)
+    run.state.sums.buffers_averaged = True
 
 
 def validate(run: Run) -> Generator[Collective, Answer, bool]:

@@ -46,6 +46,7 @@ class EpochSums:
     weight: float = 0.0
     items: int = 0
     skipped_steps: int = 0
+    buffers_averaged: bool = False  # at the end of the epoch; a run that resumes in validation must not do it twice
 
     @property
     def mean_loss(self) -> float:
