@@ -136,9 +136,9 @@ def test_one_item_may_become_several_samples() -> None:
 
 
 def test_items_of_unlike_shape_are_named() -> None:
-    with pytest.raises(DataError, match=r"case0.* is \(\(2,\).*case2.* is \(\(3,\)") as caught:
+    with pytest.raises(DataError, match=r"case0\) has inputs \(2,\).*case2\) has inputs \(3,\)") as caught:
         first_batch((torch.ones(2), 1), (torch.ones(2), 1), (torch.ones(3), 1))
-    assert "batch size of 1" in caught.value.hint
+    assert "evaluation_batch_size: 1" in caught.value.hint
 
 
 class Broken(Rows):

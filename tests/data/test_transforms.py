@@ -197,5 +197,34 @@ def test_hippocampus_volumes_load_with_their_cases(shared_data: Path) -> None:
     assert batch.spacing.tolist() == [[1.0, 1.0, 1.0]] * 4
     summary = data.summary()["splits"]["validation"]
     assert summary["inputs"]["shape"][0] == 1
-    with pytest.raises(DataError, match="differ: .*hippocampus_.*batch size of 1|items of a batch differ"):
+    with pytest.raises(DataError, match="items of a batch differ: .*case hippocampus_"):
         next(make_loader(data.splits["validation"], batch_size=4, seed=0, shuffle=False).epoch(0))
+
+
+class Sized(Rows):
+    """Volumes, one of which has another size; its label as well, if wanted."""
+
+    def __init__(self, length: int = 6, labels: bool = False) -> None:
+        super().__init__(length)
+        self.labels = labels
+        self.cases = [f"patient{row}" for row in range(length)]
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, torch.Tensor]:
+        size = 9 if row == 4 else 8
+        return torch.zeros(1, size, 8), torch.zeros(size, 8, dtype=torch.int64) if self.labels else self.y[row]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("labels", [False, True])
+def test_items_of_unlike_shapes_are_told_with_both_cases_and_the_remedy(workers: int, labels: bool) -> None:
+    data = opened(Path(), **{"class": {"train": Component.of(Sized, labels=labels)}})
+    loader = make_loader(data.splits["train"], batch_size=6, seed=0, shuffle=False, num_workers=workers)
+    with pytest.raises(DataError) as caught:
+        list(loader.epoch(0))
+    loader.close()
+    assert "item 0 (case patient0) has inputs (1, 8, 8) float32" in caught.value.message
+    assert "item 4 (case patient4) has inputs (1, 9, 8) float32" in caught.value.message
+    assert ("targets (9, 8) int64" in caught.value.message) == labels
+    assert "training.evaluation_batch_size: 1" in caught.value.hint
+    assert "crop, pad or resize" in caught.value.hint
+    assert len(list(make_loader(data.splits["train"], batch_size=1, seed=0, shuffle=False).epoch(0))) == 6

@@ -54,7 +54,10 @@ class Section(BaseModel):
 @cache
 def meanings(section: type[Section]) -> dict[str, str]:
     """What the fields of a section mean, by name: read from the source when it is asked for, which importing is not."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    except OSError:  # installed without its source: hints and the schema do without
+        return {}
     assert isinstance(definition, ast.ClassDef)
     return {
         field.target.id: inspect.cleandoc(text.value.value)

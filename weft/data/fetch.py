@@ -191,12 +191,15 @@ class Fetcher:
         return Batch(inputs, targets, index, len(samples), spacing)
 
     def _misfit(self, samples: list[Sample], index: Tensor, error: Exception) -> DataError:
-        forms = [_form((sample.inputs, sample.targets)) for sample in samples]
+        forms = [{"inputs": _form(sample.inputs), "targets": _form(sample.targets)} for sample in samples]
         for row, form in zip(index.tolist(), forms, strict=True):
-            if form != forms[0]:
+            unlike = [name for name in form if form[name] != forms[0][name]]
+            if unlike:
+                ours, theirs = (" and ".join(f"{name} {one[name]}" for name in unlike) for one in (forms[0], form))
                 return DataError(
-                    f"items of a batch differ: {self.where(int(index[0]))} is {forms[0]}, {self.where(row)} is {form}",
-                    "bring them to one shape by a transform (crop, pad or resize), or use a batch size of 1",
+                    f"items of a batch differ: {self.where(int(index[0]))} has {ours}, {self.where(row)} has {theirs}",
+                    "bring them to one shape by a transform (crop, pad or resize); for validation and test, "
+                    "training.evaluation_batch_size: 1 will do",
                 )
         return DataError(
             f"items cannot be put together into a batch: {type(error).__name__}: {error} ({self.where(int(index[0]))})",
