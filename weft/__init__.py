@@ -20,6 +20,7 @@ _PUBLIC = {
     "evaluate": "weft.actions",
     "predict": "weft.actions",
     "reproduce": "weft.actions",
+    "check": "weft.actions.checking",
 }
 __all__ = ["__version__", *_PUBLIC]
 

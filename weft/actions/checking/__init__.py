@@ -2,7 +2,7 @@
 written.
 """
 
-from weft.actions.checking.check import check
+from weft.actions.checking.checks import check
 from weft.actions.checking.findings import CheckReport, Finding, Findings
 from weft.actions.checking.model_tests import ModelReport, ModelTest, test_model
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weft.actions.checking.check import threads_of
+from weft.actions.checking.checks import threads_of
 from weft.actions.checking.findings import count, listed, number
 from weft.actions.checking.fitting import overfit
 from weft.actions.checking.tracing import ShapeTrace
