@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from weft.actions import evaluate, reproduce, train
+from weft.actions import evaluate, reproduce, resume
 from weft.config import load_experiment
 from weft.errors import ConfigError
 
@@ -70,7 +70,7 @@ def test_a_run_of_a_programs_own_classes_is_evaluated_and_reproduced_by_other_pr
     assert "patches: [own.py]" in stored
     (tmp_path / "own.py").unlink()  # the run keeps what it needs
     scores = evaluate(run)["scores"]
-    assert scores == train(resume=run).scores
+    assert scores == resume(run).scores
     assert reproduce(run, out=tmp_path / "again").identical
 
 
