@@ -33,6 +33,7 @@ from weft.engine.freezing import is_frozen
 from weft.engine.run import PendingLoss, Run, SplitScores
 from weft.engine.scoring import score_split, weights_sha256
 from weft.engine.sharing import all_rows, save, share_state
+from weft.engine.smallest_batch import check_smallest_batch
 from weft.engine.state import EpochSums
 from weft.engine.stepping import StepLoss, not_finite, take_step
 from weft.errors import NotFiniteError, Stopped
@@ -47,12 +48,16 @@ def training(run: Run) -> Steps:
     Raises:
         Stopped: a signal came; the state was saved.
         NotFiniteError: the loss or the weights are not finite.
+        ConfigError: the model cannot train on a last batch of one item.
     """
     yield from share_state(run)
     run.announce()
     state = run.state
     if state.strategy is not None:
         state.strategy.watch(state.model)
+    if state.position.step == 0:
+        prepare_modules(run)
+        check_smallest_batch(run)
     while not state.finished:
         clock = Clock()
         yield from train_epoch(run)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.data import Batch
-from weft.errors import ConfigError, DataError, WeftError
+from weft.errors import ConfigError, DataError, Problem, WeftError
 from weft.metrics import ScoreBook, build_scores
 from weft.tasks.updates import Evaluation, Update
 
@@ -96,10 +96,7 @@ class Task:
         except (WeftError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise DataError(
-                f"{type(model).__name__} failed on {_forms('inputs', batch.inputs)}: {_first_line(error)}",
-                "check the model's arguments against the data; `weft --traceback …` shows where in its code it failed",
-            ) from error
+            raise _model_failure(model, batch, error) from error
         if isinstance(answer, tuple):
             if len(answer) == 2 and isinstance(answer[1], Tensor) and answer[1].ndim == 0:
                 return answer[0], answer[1]
@@ -178,6 +175,23 @@ class Task:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
+
+
+def _model_failure(model: nn.Module, batch: Batch, error: Exception) -> WeftError:
+    name, forms = type(model).__name__, _forms("inputs", batch.inputs)
+    if "Expected more than 1 value per channel" in str(error):
+        return ConfigError(
+            Problem(
+                f"{name} normalises over a batch, for which one item is too few: {forms}",
+                "set training.drop_last: true where the last batch of an epoch has one item left, or choose another "
+                "training.batch_size; with one item in each batch, use another normalisation (instance, group, layer)",
+                ("training", "batch_size"),
+            )
+        )
+    return DataError(
+        f"{name} failed on {forms}: {_first_line(error)}",
+        "check the model's arguments against the data; `weft --traceback …` shows where in its code it failed",
+    )
 
 
 def _forms(name: str, value: Any) -> str:
