@@ -109,6 +109,14 @@ class WorkerError(WeftError):
     """A loader worker died or ran out of memory, shared memory or file handles."""
 
 
+class ExchangeError(WeftError):
+    """The processes of a run lost one another: one died, or the connection between them broke."""
+
+
+class ExchangeTimeout(ExchangeError):
+    """An exchange between the processes of a run took too long: one hangs, or the connection between them broke."""
+
+
 class Stopped(WeftError):
     """The run was asked to stop, saved its state and can be resumed."""
 

@@ -27,8 +27,8 @@ from weft.engine.processes import Place, drive_among_processes, find_place
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
-from weft.errors import RunDirectoryError, UsageError, WeftError
-from weft.monitor import Heartbeat, messages_kept, standard_observers
+from weft.errors import ExchangeError, RunDirectoryError, UsageError, WeftError
+from weft.monitor import Heartbeat, Signs, messages_kept, standard_observers
 from weft.report import write_report
 from weft.runs import RunDirectory, is_run
 
@@ -175,7 +175,13 @@ def _drive(run: Run) -> RunResult:
     place = find_place()
     if place is None:
         return drive_alone(training(run))
-    return drive_among_processes(training(run), place, lambda: run.state.position)
+    try:
+        return drive_among_processes(training(run), place, lambda: run.state.position)
+    except ExchangeError as error:
+        signs = Signs.of_run(run.path)
+        if signs is None:
+            raise
+        raise signs.explained(error, place.rank, place.world) from error
 
 
 def _follow(experiment: Experiment, place: Place) -> TrainedRun:
@@ -194,8 +200,12 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
         )  # fmt: skip
         try:
             result = _drive(run)
+        except BaseException as error:
+            run.observers.notify("on_error", error)
+            raise
         finally:
             run.close()
+        run.observers.notify("on_end", result)
     return TrainedRun(run.path or Path(), {"status": result.status, "scores": result.scores})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weft.actions.beginning import begun_already
 from weft.actions.folds import resume_folds, train_folds
-from weft.actions.launching import launch
+from weft.actions.launching import launch, reported
 from weft.actions.opening import Source, load, open_run, require_same_experiment
 from weft.actions.single import TrainedRun, follows, is_finished, resume_one, train_one
 from weft.config import Experiment, dump_yaml, refuse_while_loading
@@ -62,6 +62,7 @@ def train(
         if out is not None and Path(out).exists() and not resume:
             RunDirectory.create(out).unlock()  # refuses a folder that holds something
         path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
+        path = path.absolute()
         return _launch(["train", str(source), "--out", str(path), "--resume"], overrides, path, experiment)
     with _among_processes(experiment):
         return _train(experiment, overrides, out, resume, observers)
@@ -145,7 +146,7 @@ def _among_processes(experiment: Experiment) -> Iterator[None]:
             "the folds of a cross-validation cannot be trained by several processes at once",
             "train them one after the other: --set fold=1, --set fold=2, ...",
         )
-    with joined(place, timeout=experiment.run.timeout):
+    with reported(place.rank), joined(place, timeout=experiment.run.timeout):
         yield
 
 

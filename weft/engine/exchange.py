@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from weft.errors import WorkerError
+from weft.errors import ExchangeError, ExchangeTimeout
+
+_HINT = "look at what the other processes printed; then resume with the last checkpoint"
 
 
 @contextmanager
@@ -18,16 +20,14 @@ def exchanging(what: str) -> Iterator[None]:
         what: what was being exchanged.
 
     Raises:
-        WorkerError: another process died, or took too long.
+        ExchangeTimeout: it took too long.
+        ExchangeError: another process died, or the connection to it broke.
     """
     try:
         yield
     except RuntimeError as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        reason = (
-            "it took too long" if "imed out" in first or "imeout" in first else "the connection to another was lost"
-        )
-        raise WorkerError(
-            f"rank {dist.get_rank()} could not exchange {what} with the other processes: {reason}",
-            f"another process died or hangs: see what it printed; then resume with the last checkpoint ({first[:160]})",
-        ) from error
+        told = f"rank {dist.get_rank()} could not exchange {what} with the other processes"
+        if "imed out" in first or "imeout" in first:
+            raise ExchangeTimeout(f"{told}: it took too long ({first[:160]})", _HINT) from error
+        raise ExchangeError(f"{told}: the connection to another was lost ({first[:160]})", _HINT) from error

@@ -19,9 +19,12 @@ from weft.data import Batch
 from weft.engine.batch_norm import has_batch_statistics
 from weft.engine.collectives import Answer, Collective
 from weft.engine.run import Run
+from weft.engine.sharing import everybodys
 from weft.engine.strategy import Gradients
 from weft.errors import NotFiniteError, ProtocolError, UsageError
 from weft.tasks import Update
+
+_NOT_FINITE_HINT = "look at these items, lower the learning rate, or clip gradients (training.clip_norm: 1.0)"
 
 Exchange = Generator[Collective, Answer, "StepLoss"]
 
@@ -67,7 +70,7 @@ def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
                 step.add(_checked(run, update, network), raw)
             if number == len(window) - 1:
                 step.divide(network)
-                yield from _apply(run, network, step.weight_of(network))
+                yield from _apply(run, network, step.weight_of(network), step.error)
         step.done.items += batch.size
     return step.result()
 
@@ -83,6 +86,7 @@ class _Window:
         self.run = run
         self.done = StepLoss()
         self.weighs = batches > 1 or run.shares_directory
+        self.error: NotFiniteError | None = None
         self.totals = dict.fromkeys(run.task.updates, 0.0)
         self.losses: dict[str, float | Tensor] = dict.fromkeys(run.task.updates, 0.0)
 
@@ -91,9 +95,11 @@ class _Window:
         run = self.run
         value = update.loss.detach() if run.defers_losses else update.loss.item()
         if isinstance(value, float) and not math.isfinite(value):
+            error = not_finite(run, raw.index.tolist(), value, run.state.position.step + 1)
             if run.alone:
-                raise not_finite(run, raw.index.tolist(), value, run.state.position.step + 1)
+                raise error
             self.done.finite = False
+            self.error = self.error or error
         weight = float(update.weight)
         self.losses[update.network] += value * weight
         self.totals[update.network] += weight
@@ -106,8 +112,12 @@ class _Window:
             torch._foreach_div_(gradients, self.totals[network] / self.run.plan.batch_size)
 
     def weight_of(self, network: str) -> float:
-        """What this participant's gradient weighs among others."""
-        return self.totals[network] if self.done.finite else 0.0
+        """What this participant's gradient weighs among others; a site that failed weighs nothing, a process of one
+        run makes all fail.
+        """
+        if self.done.finite:
+            return self.totals[network]
+        return math.nan if self.run.shares_directory else 0.0
 
     def result(self) -> StepLoss:
         """The window's part of the epoch."""
@@ -167,11 +177,16 @@ def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
     return [parameter for parameter in run.state.networks[network].parameters() if parameter.requires_grad]
 
 
-def _apply(run: Run, network: str, weight: float) -> Generator[Collective, Answer, None]:
-    """Average, unscale, clip, step, and what follows a step."""
+def _apply(
+    run: Run, network: str, weight: float, error: NotFiniteError | None = None
+) -> Generator[Collective, Answer, None]:
+    """Average, unscale, clip, step, and what follows a step; `error` is this participant's."""
     state, plan = run.state, run.plan
     if state.strategy is not None:
-        yield from state.strategy.average_gradients(Gradients(network, trainable(run, network), weight))
+        gradients = Gradients(network, trainable(run, network), weight)
+        yield from state.strategy.average_gradients(gradients)
+        if gradients.failed:
+            yield from _fail_together(run, error)
     optimizer, schedule, scaler = state.optimizers[network], state.schedules[network], plan.precision.scaler
     if scaler is not None and (plan.clip_norm is not None or plan.clip_value is not None):
         scaler.unscale_(optimizer)
@@ -203,12 +218,21 @@ def _apply(run: Run, network: str, weight: float) -> Generator[Collective, Answe
     schedule.after_step()
 
 
+def _fail_together(run: Run, error: NotFiniteError | None) -> Generator[Collective, Answer, None]:
+    """Before anything is changed, everybody stops with the words of those whose loss was not finite."""
+    told = yield from everybodys(
+        "failures", {"message": "" if error is None else error.message, "saved": run.last_good()}
+    )
+    message = "; ".join(f"process {rank}: {said['message']}" for rank, said in enumerate(told) if said["message"])
+    raise NotFiniteError(f"{message}; last good checkpoint: {told[0]['saved']}", _NOT_FINITE_HINT)
+
+
 def not_finite(run: Run, rows: list[int], value: float, step: int) -> NotFiniteError:
     """The error for a loss that is not finite, with the rows of its batch."""
     names = [run.cases[row] if row < len(run.cases) else str(row) for row in rows]
     shown = ", ".join(names[:16]) + (" …" if len(names) > 16 else "")
+    saved = "" if run.shares_directory else f"; last good checkpoint: {run.last_good()}"  # the first process knows
     return NotFiniteError(
-        f"the loss is {value} in epoch {run.state.position.epoch + 1}, step {step}; items of the batch: {shown}; "
-        f"last good checkpoint: {run.last_good()}",
-        "look at these items, lower the learning rate, or clip gradients (training.clip_norm: 1.0)",
+        f"the loss is {value} in epoch {run.state.position.epoch + 1}, step {step}; items of the batch: {shown}{saved}",
+        _NOT_FINITE_HINT,
     )

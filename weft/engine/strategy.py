@@ -6,6 +6,7 @@ that a participant that dies inside a step can be started again at the boundary 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,12 +26,15 @@ class Gradients:
     Args:
         network: which network they belong to.
         parameters: those that are trained, in the model's order; a missing gradient counts as zero.
-        weight: this participant's normaliser of the update, 0 when it has no data left.
+        weight: this participant's normaliser of the update, 0 when it has no data left; among processes of one run it
+            is not a number where the loss was not.
+        failed: set by a strategy that learns from the others' weights that one of them failed.
     """
 
     network: str
     parameters: list[nn.Parameter]
     weight: float
+    failed: bool = False
 
     def tensors(self) -> list[Tensor]:
         """The gradients themselves (written in place by strategies), created as zeros where there are none."""
@@ -96,6 +100,7 @@ class PooledGradients(Strategy):
         tensors = gradients.tensors()
         weight = torch.tensor([gradients.weight], dtype=torch.float64)
         *sums, total = yield Sum(f"gradients {gradients.network}", [*tensors, weight])
+        gradients.failed = not math.isfinite(float(total))
         share = float(total) / self.batch_size
         for tensor, summed in zip(tensors, sums, strict=True):
             tensor.copy_(summed if share in (0.0, 1.0) else summed / share)

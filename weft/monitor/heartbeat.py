@@ -1,20 +1,144 @@
-"""A sign of life of each of several processes, for those who ask which one died, and where."""
+"""Signs of life of each of several processes, for those who ask which one died or hangs, where and why."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
+import traceback
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal, Self
 
 from weft.engine.events import Observer, Start, Step
+from weft.errors import EXIT_FAILED, ExchangeError, ExchangeTimeout, WeftError
+from weft.monitor.logfile import words_of
 
 HEARTBEATS = ".heartbeats"  # folder in the run directory
-_EVERY = 0.5  # seconds
+SIGNS = "WEFT_SIGNS"  # names another folder, where one process of this machine has started all others
+_WIDTH = 64  # a sign is overwritten in place, so it always has the same length
+_PATIENCE = 3.0  # seconds in which processes that notice a failure write that down
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a process failed.
+
+    Args:
+        rank: which process.
+        cause: its own error; it was killed; or it lost the others ("lost") or waited for them too long ("late").
+        message, hint, code: of the error, and the exit code.
+        kind: the error's type.
+        time: seconds since the epoch.
+        trace: where in the code it came from; empty for errors that Weft raised on purpose.
+    """
+
+    rank: int
+    cause: Literal["own", "killed", "lost", "late"]
+    message: str
+    hint: str = ""
+    code: int = EXIT_FAILED
+    kind: str = ""
+    time: float = 0.0
+    trace: str = ""
+
+    @classmethod
+    def of(cls, rank: int, error: BaseException) -> Self:
+        """The failure that an error is."""
+        known = isinstance(error, WeftError)
+        return cls(
+            rank,
+            "late" if isinstance(error, ExchangeTimeout) else "lost" if isinstance(error, ExchangeError) else "own",
+            words_of(error),
+            error.hint if isinstance(error, WeftError) else "",
+            error.exit_code if isinstance(error, WeftError) else EXIT_FAILED,
+            type(error).__name__,
+            time.time(),
+            "" if known else "".join(traceback.format_exception(error)),
+        )
+
+
+class Signs:
+    """What the processes of a run leave in a folder that all of them see, or as many as possible.
+
+    Args:
+        folder: where.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def of_run(cls, run: Path | None) -> Self | None:
+        """Those of a run, or of all that the process which started this one has started."""
+        if SIGNS in os.environ:
+            return cls(Path(os.environ[SIGNS]))
+        return cls(run / HEARTBEATS) if run is not None else None
+
+    def tell(self, failure: Failure) -> None:
+        """Write down how a process failed."""
+        with contextlib.suppress(OSError):  # the error itself matters more
+            part = self.folder / f"{failure.rank}.error.tmp"
+            part.write_text(json.dumps(asdict(failure)), encoding="utf-8")
+            part.replace(self._failure_file(failure.rank))
+
+    def failure(self, rank: int) -> Failure | None:
+        """How a process failed, where it has said so."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Failure(**json.loads(self._failure_file(rank).read_text(encoding="utf-8")))
+        return None
+
+    def forget(self, rank: int) -> None:
+        """Remove what a process of an earlier start said."""
+        with contextlib.suppress(OSError):
+            self._failure_file(rank).unlink(missing_ok=True)
+
+    def place(self, rank: int) -> str:
+        """Where a process was when it was last heard of, in words."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            sign = json.loads((self.folder / f"{rank}.json").read_text(encoding="utf-8"))
+            return f"after step {sign['step']} (epoch {sign['epoch'] + 1})" if sign["step"] else "before its first step"
+        return "before its first step"
+
+    def explained(self, error: ExchangeError, rank: int, world: int) -> ExchangeError:
+        """The error of a process that lost the others, with what became of them.
+
+        Args:
+            error: what it noticed.
+            rank, world: which process it is, of how many.
+        """
+        self.tell(Failure.of(rank, error))
+        end = time.monotonic() + _PATIENCE
+        while True:
+            found = [failure for other in range(world) if (failure := self.failure(other)) is not None]
+            silent = [other for other in range(world) if all(failure.rank != other for failure in found)]
+            first = first_cause(found)
+            if first is not None:
+                where = self.place(first.rank)
+                return type(error)(f"process {first.rank} failed {where}: {first.message}", first.hint or error.hint)
+            if not silent or time.monotonic() > end:
+                break
+            time.sleep(0.05)
+        if not silent:
+            return error
+        late = any(failure.cause == "late" for failure in found)
+        names = ", ".join(f"process {other} (last heard of {self.place(other)})" for other in silent)
+        what = "hangs or cannot be reached" if late else "died or cannot be reached"
+        return type(error)(f"{names} {what}: {error.message}", error.hint)
+
+    def _failure_file(self, rank: int) -> Path:
+        return self.folder / f"{rank}.error.json"
+
+
+def first_cause(failures: list[Failure]) -> Failure | None:
+    """The failure that the others follow from: the first one that is nobody else's."""
+    causes = [failure for failure in failures if failure.cause in ("own", "killed")]
+    return min(causes, key=lambda failure: failure.time, default=None)
 
 
 class Heartbeat(Observer):
-    """Writes the step that this process has done into a small file of the run directory, twice a second at most.
+    """Writes the step that this process has done into a small file, at every step, and how the process failed.
 
     Args:
         rank: number of the process.
@@ -22,24 +146,37 @@ class Heartbeat(Observer):
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
-        self._file: Path | None = None
-        self._last = 0.0
+        self._signs: Signs | None = None
+        self._file: int | None = None
 
     def on_start(self, start: Start) -> None:
-        if start.run_path is not None:
-            folder = start.run_path / HEARTBEATS
-            with contextlib.suppress(OSError):  # a run without this sign of life is as good
-                folder.mkdir(exist_ok=True)
-                self._file = folder / f"{self._rank}.json"
-                self._write(start.epoch, start.step)
+        self._signs = Signs.of_run(start.run_path)
+        if self._signs is None:
+            return
+        self._signs.forget(self._rank)
+        with contextlib.suppress(OSError):  # a run without this sign of life is as good
+            self._signs.folder.mkdir(exist_ok=True)
+            self._file = os.open(self._signs.folder / f"{self._rank}.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+        self._write(start.epoch, start.step)
 
     def on_step(self, step: Step) -> None:
-        now = time.monotonic()
-        if self._file is not None and now - self._last >= _EVERY:
-            self._last = now
-            self._write(step.epoch, step.step)
+        self._write(step.epoch, step.step)
+
+    def on_error(self, error: BaseException) -> None:
+        if self._signs is not None:
+            self._signs.tell(Failure.of(self._rank, error))
+        self._close()
+
+    def on_end(self, result: Any) -> None:
+        self._close()
 
     def _write(self, epoch: int, step: int) -> None:
         if self._file is not None:
+            text = json.dumps({"epoch": epoch, "step": step}).ljust(_WIDTH)
             with contextlib.suppress(OSError):
-                self._file.write_text(json.dumps({"epoch": epoch, "step": step}), encoding="utf-8")
+                os.pwrite(self._file, text.encode(), 0)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
