@@ -18,9 +18,9 @@ import weft
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMISED_EXTRAS = {
     *("imaging", "federated", "postgres", "mysql", "datajoint", "tune", "ray", "kubernetes", "slurm"),
-    *("notify", "carbon", "mlflow", "ui", "all", "examples", "tables", "dev", "benchmarks"),
+    *("notify", "carbon", "mlflow", "ui", "all", "examples", "tables", "docs", "dev", "benchmarks"),
 }
-NOT_FOR_USERS = {"all", "dev", "examples", "benchmarks"}
+NOT_FOR_USERS = {"all", "docs", "dev", "examples", "benchmarks"}
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ def write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, res
         "model_sha256": result.model_sha256,
         "skipped_items": result.skipped_items,
         "resume": None,
+        **run.observers.facts(),
     }
     append_experiment_row(directory.path, to_dict(experiment), outcome)
     directory.write_result(outcome)  # last: a run that says it is finished lacks nothing

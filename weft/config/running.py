@@ -9,6 +9,7 @@ from pydantic import Field
 
 from weft.config.component import Component
 from weft.config.fields import AutoOrCount, Count, FilePath, Items, Positive, Section
+from weft.config.watching import CarbonConfig, NotifyConfig
 
 
 class CheckpointEvery(Section):
@@ -51,5 +52,9 @@ class RunConfig(Section):
     """Number of steps between entries of the step log."""
     observers: Items[Component] = Field(default_factory=list)
     """Observers of the run."""
+    notify: NotifyConfig | None = None
+    """Messages about the run by mail, chat or phone."""
+    carbon: CarbonConfig | None = None
+    """Estimate of energy and CO2."""
     predictions: bool = False
     """Whether predictions on the test split are kept."""

@@ -98,3 +98,7 @@ class Observer:
 
     def on_error(self, error: BaseException) -> None:
         """The run fails or stops with `error`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What result.json shall say besides, by name; asked once, when the run is over and scored, before `on_end`."""
+        return {}

@@ -90,9 +90,20 @@ class Observers:
 
     def notify(self, event: str, *arguments: object) -> None:
         """Call method `event` of every observer."""
+        self._ask(event, *arguments)
+
+    def facts(self) -> dict[str, Any]:
+        """What the observers add to the result."""
+        found: dict[str, Any] = {}
+        for answer in self._ask("facts"):
+            found |= answer
+        return found
+
+    def _ask(self, event: str, *arguments: object) -> list[Any]:
+        answers = []
         for observer in list(self.observers):
             try:
-                getattr(observer, event)(*arguments)
+                answers.append(getattr(observer, event)(*arguments))
             except Stopped:
                 raise
             except Exception as error:
@@ -100,6 +111,7 @@ class Observers:
                 logger.warning(
                     "observer %s failed in %s and is left out from here on: %r", type(observer).__name__, event, error
                 )
+        return answers
 
 
 @dataclass(slots=True)

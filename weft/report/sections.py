@@ -187,6 +187,7 @@ def provenance_rows(provenance: Mapping[str, Any], result: Mapping[str, Any]) ->
         ("GPU", _gpus(provenance.get("gpu"))),
         ("Device", provenance.get("device")),
         ("Threads", threads.get("torch")),
+        ("Emissions (estimate)", _emissions(_part(result, "carbon"))),
         ("Environment", ", ".join(f"{key}={value}" for key, value in _part(provenance, "environment").items())),
     ]
     return [(name, told(value)) for name, value in rows if value not in (None, "")]
@@ -195,6 +196,13 @@ def provenance_rows(provenance: Mapping[str, Any], result: Mapping[str, Any]) ->
 def _part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = value.get(name)
     return part if isinstance(part, Mapping) else {}
+
+
+def _emissions(carbon: Mapping[str, Any]) -> str:
+    kilograms, energy = carbon.get("kg_co2eq"), carbon.get("energy_kwh")
+    if not isinstance(kilograms, int | float) or not isinstance(energy, int | float):
+        return ""
+    return f"{1000 * kilograms:.3g} g CO2-equivalents, {1000 * energy:.3g} Wh, electricity of {carbon.get('country')}"
 
 
 def _seeds(seeds: object) -> str:
