@@ -99,9 +99,14 @@ class Observers:
             found |= answer
         return found
 
+    def listening(self, event: str) -> list[Observer]:
+        """Those that do anything at an event: there may be thousands of events in a second."""
+        idle = getattr(Observer, event)
+        return [observer for observer in self.observers if getattr(type(observer), event) is not idle]
+
     def _ask(self, event: str, *arguments: object) -> list[Any]:
         answers = []
-        for observer in list(self.observers):
+        for observer in self.listening(event):
             try:
                 answers.append(getattr(observer, event)(*arguments))
             except Stopped:
@@ -147,6 +152,7 @@ class Run:
     resumed: bool = False
     on_saved: Callable[[], None] = lambda: None
     pending: list[PendingLoss] = field(default_factory=list)
+    _batches: int | None = None
     final: dict[str, SplitScores] = field(default_factory=dict)
     last_save: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
@@ -187,9 +193,16 @@ class Run:
         return batch.to(plan.device, non_blocking=True, memory_format=memory_format)
 
     @property
+    def batches(self) -> int:
+        """Loader batches of an epoch at this participant."""
+        if self._batches is None:
+            self._batches = len(self.train) if self.train is not None else 0
+        return self._batches
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of an epoch at this participant."""
-        return -(-len(self.train) // self.plan.accumulate) if self.train is not None else 0
+        return -(-self.batches // self.plan.accumulate)
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
@@ -275,13 +288,11 @@ class Run:
         """Tell observers about the step that was just taken."""
         position = self.state.position
         logged = position.step % self.plan.log_every == 0
-        self.observers.notify(
-            "on_step",
-            Step(
-                position.epoch, position.step, position.batch, len(self.train) if self.train is not None else 0, items,
-                loss if logged else None, self.learning_rate if logged else None,
-            ),
+        step = Step(
+            position.epoch, position.step, position.batch, self.batches, items,
+            loss if logged else None, self.learning_rate if logged else None,
         )  # fmt: skip
+        self.observers.notify("on_step", step)
 
     def tell_validation(self, batch: int, batches: int) -> None:
         """Tell observers how far scoring is."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from weft.engine.collectives import Answer, Collective, Gather, Sum
 from weft.engine.run import Run, ScoredSplit
-from weft.engine.seeding import outer_randomness_kept, seed_everything
+from weft.engine.seeding import own_randomness
 
 
 def score_split(run: Run, name: str, *, per_case: bool = False) -> Generator[Collective, Answer, bool]:
@@ -32,8 +32,7 @@ def score_split(run: Run, name: str, *, per_case: bool = False) -> Generator[Col
     module.eval()
     seed = int.from_bytes(hashlib.sha256(f"weft scoring {run.plan.seed} {name}".encode()).digest()[:4])
     # Models that draw random numbers when they predict get a stream of their own: scoring moves nothing.
-    with outer_randomness_kept():
-        seed_everything(seed)
+    with own_randomness(seed):
         complete = _score_batches(run, split, module, per_case)
     if was_training:
         module.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -100,7 +101,7 @@ class TrainingState:
             "best": self.best.state_dict(),
             "position": asdict(self.position),
             "sums": asdict(self.sums),
-            "history": [dict(row) for row in self.history],
+            "history": json.dumps(self.history),  # one string: thousands of rows would be as many objects to write
             "finished": self.finished,
             "random": random_state(),
         }
@@ -145,7 +146,7 @@ class TrainingState:
             self.strategy.load_state_dict(state["strategy"])
         self.best.load_state_dict(state["best"])
         self.position = Position(**state["position"])
-        self.history = [dict(row) for row in state["history"]]
+        self.history = json.loads(state["history"])
         self.finished = state["finished"]
         private = state.get("processes") or [{"random": state["random"], "sums": state["sums"]}]
         if len(private) == participants:

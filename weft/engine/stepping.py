@@ -51,9 +51,8 @@ def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
     """
     step = _Window(run, len(window))
     if not window:
-        for optimizer in run.state.optimizers.values():
-            optimizer.zero_grad()
         for network in run.task.updates:
+            clear_gradients(run, network)
             yield from _apply(run, network, 0.0)
     for number, raw in enumerate(window):
         batch = run.place(raw)
@@ -63,7 +62,7 @@ def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
             idle(run, batch)
         for network in run.task.updates:
             if number == 0:
-                run.state.optimizers[network].zero_grad()
+                clear_gradients(run, network)
             if raw.size:
                 with run.plan.precision.autocast():
                     update = next(updates, None)
@@ -170,6 +169,13 @@ def _backward(run: Run, update: Update, scale: float | None) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
     else:  # an update reaches its own network only: a generator's loss must not move the discriminator
         loss.backward(inputs=trainable(run, update.network))  # type: ignore[no-untyped-call]
+
+
+def clear_gradients(run: Run, network: str) -> None:
+    """What `optimizer.zero_grad()` does, without its profiling, which costs more than the work."""
+    for group in run.state.optimizers[network].param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
