@@ -17,6 +17,7 @@ _PUBLIC = {
     "seed_for": "weft.data",
     "train": "weft.actions",
     "resume": "weft.actions",
+    "open": "weft.actions",
     "evaluate": "weft.actions",
     "predict": "weft.actions",
     "reproduce": "weft.actions",

@@ -5,7 +5,8 @@ from weft.actions.launching import reports
 from weft.actions.looking import ShownExperiment, components, report, show
 from weft.actions.predict import predict
 from weft.actions.reproduce import Comparison, reproduce
-from weft.actions.train import TrainedRun, resume, train
+from weft.actions.train import resume, train
+from weft.actions.trained import TrainedRun, open
 
 __all__ = [
     "Comparison",
@@ -13,6 +14,7 @@ __all__ = [
     "TrainedRun",
     "components",
     "evaluate",
+    "open",
     "predict",
     "report",
     "reports",

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +17,7 @@ from weft.actions.opening import (
     open_experiment_data,
     open_run,
 )
+from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
@@ -35,25 +34,6 @@ from weft.runs import RunDirectory, is_run
 logger = logging.getLogger("weft")
 
 MEMORY_HINT = "lower training.batch_size (training.accumulate makes up for it), or use training.precision: bf16"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedRun:
-    """A run that was trained.
-
-    Args:
-        path: its directory.
-        result: what `result.json` says; for k folds the summary over them.
-    """
-
-    path: Path
-    result: dict[str, Any]
-
-    @property
-    def scores(self) -> dict[str, dict[str, float]]:
-        """Split to score name to value."""
-        scores: dict[str, dict[str, float]] = self.result.get("scores", {})
-        return scores
 
 
 def follows() -> bool:

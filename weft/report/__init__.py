@@ -4,6 +4,7 @@
 (drawn with `svg`); `page` puts them into the templates.
 """
 
+from weft.report.notebook import Drawings, drawings, overview
 from weft.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["Drawings", "drawings", "overview", "write_report"]

@@ -60,7 +60,7 @@ FIGURES = ("curves", "figures", "score_figures", "time_figures")
 
 def page_text(template: str, context: Mapping[str, Any]) -> str:
     """A page of a template."""
-    own = {"version": weft.__version__, "style": Markup(_style())}  # our own file
+    own = {"version": weft.__version__, "style": Markup(style_sheet())}  # our own file
     return _environment().get_template(template).render({**own, **context})
 
 
@@ -125,6 +125,6 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> str:
+def style_sheet() -> str:
     source, _, _ = PackageLoader("weft.report", "templates").get_source(_environment(), "style.css")
     return source
