@@ -18,8 +18,8 @@ from tests.metrics.helpers import data_of, names_of
 from weft.errors import DataError
 from weft.metrics import KINDS, KNOWN, build_scores
 from weft.metrics.casetable import CaseTable, read_cases
-from weft.metrics.caseterms import Layout, Units
-from weft.metrics.paired import holm, mcnemar, paired_tests, resampled_scores
+from weft.metrics.caseterms import Layout, Resamples, Units
+from weft.metrics.paired import holm, mcnemar, paired_tests
 from weft.metrics.recipes import split_key
 from weft.metrics.resampling import MOST_UNITS, Interval, draw, interval_of, intervals, make_units
 from weft.metrics.rescoring import Rescored, rescore
@@ -83,7 +83,7 @@ def test_a_resample_scores_as_the_score_book_scores_it(kind: str, count: int, se
     units = Units(numpy.arange(count), count)
     weights = numpy.bincount(rows, minlength=count)[None].astype(float)
     for name in found.recipes:
-        value = found.resampled(name, weights, units)[0]
+        value = found.resampled(name, Resamples(units, weights))[0]
         assert value == pytest.approx(expected[name], rel=1e-5, abs=1e-7, nan_ok=True), name
 
 
@@ -157,7 +157,7 @@ def test_names_in_results_are_told_apart(name: str) -> None:
 def test_intervals_are_the_same_each_time_and_hold_the_value() -> None:
     found, scores = rescored("multiclass", 80, 0)
     units = make_units(80)
-    first, again = (intervals(found, units, draw(units)) for _ in range(2))
+    first, again = (intervals(found, draw(units)) for _ in range(2))
     assert first == again
     for name in ("accuracy", "f1", "auroc", "brier"):
         interval = first[name]
@@ -171,7 +171,7 @@ def test_intervals_of_a_mean_are_as_wide_as_theory_says() -> None:
     table = CaseTable({"case": [str(row) for row in range(400)], "own": values})
     found = rescore(table, {"own": float(values.mean())}, Layout.of(table))
     units = make_units(400)
-    interval = intervals(found, units, draw(units))["own"]
+    interval = intervals(found, draw(units))["own"]
     assert isinstance(interval, Interval)
     expected = 2 * 1.96 * values.std() / math.sqrt(400)
     assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
@@ -185,7 +185,7 @@ def test_cases_of_a_group_are_drawn_together() -> None:
     widths = []
     for groups in (None, [str(row // 20) for row in range(1000)]):
         units = make_units(1000, groups)
-        interval = intervals(found, units, draw(units))["own"]
+        interval = intervals(found, draw(units))["own"]
         assert isinstance(interval, Interval)
         widths.append(interval.high - interval.low)
     assert widths[1] / widths[0] == pytest.approx(math.sqrt(20), rel=0.25)
@@ -198,7 +198,7 @@ def test_very_many_cases_are_drawn_in_bundles_with_the_same_spread() -> None:
     found = rescore(table, {"own": float(values.mean())}, Layout.of(table))
     units = make_units(count)
     assert units.count == MOST_UNITS
-    interval = intervals(found, units, draw(units, 400))["own"]
+    interval = intervals(found, draw(units, 400))["own"]
     assert isinstance(interval, Interval)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 / math.sqrt(count), rel=0.2)
 
@@ -208,7 +208,7 @@ def test_what_has_no_interval_says_why() -> None:
     assert interval_of(numpy.array([numpy.nan] * 10 + [0.0] * 90)) == "it is undefined in 10% of the resamples"
     found, _ = rescored("binary", 4, 0)
     units = make_units(4)
-    assert intervals(found, units, draw(units))["accuracy"] == "there are only 4 to draw from"
+    assert intervals(found, draw(units))["accuracy"] == "there are only 4 to draw from"
 
 
 # --- paired tests -----------------------------------------------------------------------------------------------------
@@ -253,10 +253,9 @@ def pair(kind: str, count: int, noise: float) -> tuple[Rescored, Rescored]:
 )
 def test_a_model_that_is_clearly_worse_is_found_and_an_equal_one_is_not(kind: str, name: str) -> None:
     units = make_units(120)
-    weights = draw(units)
     for noise, found in ((5.0, True), (0.0, False)):
         first, second = pair(kind, 120, noise)
-        test = paired_tests(first, second, units, weights, resampled_scores(first, units, weights))[name]
+        test = paired_tests(first, second, draw(units))[name]
         assert (test.p < 0.01) == found
         if found:
             assert test.interval is not None
@@ -269,8 +268,7 @@ def test_accuracy_is_tested_by_mcnemar_unless_cases_belong_to_groups() -> None:
     first, second = pair("binary", 60, 1.0)
     for groups, method in ((None, "McNemar"), ([str(row // 2) for row in range(60)], "randomisation")):
         units = make_units(60, groups)
-        weights = draw(units, 200)
-        tests = paired_tests(first, second, units, weights, resampled_scores(first, units, weights))
+        tests = paired_tests(first, second, draw(units))
         assert tests["accuracy"].method == method
 
 
@@ -282,8 +280,7 @@ def test_randomisation_of_few_cases_tries_all_exchanges() -> None:
     ]
     first, second = (rescore(table, {"mae": value}, Layout.of(table)) for table, value in zip(tables, (1.0, 2.0)))
     units = make_units(6)
-    weights = draw(units)
-    test = paired_tests(first, second, units, weights, resampled_scores(first, units, weights))["mae"]
+    test = paired_tests(first, second, draw(units))["mae"]
     assert test.p == pytest.approx(2 / 2**6)
 
 
@@ -297,8 +294,7 @@ def test_p_values_are_uniform_when_models_are_alike() -> None:
         ]
         first, second = (rescore(t, {"mse": float((row**2).mean())}, Layout.of(t)) for t, row in zip(tables, noise))
         units = make_units(30)
-        weights = draw(units, 50)
-        p_values.append(paired_tests(first, second, units, weights, resampled_scores(first, units, weights))["mse"].p)
+        p_values.append(paired_tests(first, second, draw(units))["mse"].p)
     assert 0.3 < numpy.mean(p_values) < 0.7
     assert numpy.mean(numpy.array(p_values) < 0.05) < 0.15
 

@@ -1,17 +1,32 @@
-"""What the commands do, as functions: train, resume, evaluate, predict, show, components, reproduce, report."""
+"""What the commands do, as functions: train, resume, evaluate, predict, show, components, reproduce, report, compare.
 
-from weft.actions.evaluate import evaluate
-from weft.actions.launching import reports
-from weft.actions.looking import ShownExperiment, components, report, show
-from weft.actions.predict import predict
-from weft.actions.reproduce import Comparison, reproduce
-from weft.actions.train import resume, train
-from weft.actions.trained import TrainedRun, open
+Importing this package imports no torch; each function loads what it needs at first use.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from weft.actions.compare import RunComparison, compare
+    from weft.actions.evaluate import evaluate
+    from weft.actions.launching import reports
+    from weft.actions.looking import ShownExperiment, components, show
+    from weft.actions.predict import predict
+    from weft.actions.reporting import report
+    from weft.actions.reproduce import Comparison, reproduce
+    from weft.actions.train import resume, train
+    from weft.actions.trained import TrainedRun, open
 
 __all__ = [
     "Comparison",
+    "RunComparison",
     "ShownExperiment",
     "TrainedRun",
+    "compare",
     "components",
     "evaluate",
     "open",
@@ -23,3 +38,42 @@ __all__ = [
     "show",
     "train",
 ]
+
+_HOMES = {
+    "Comparison": "reproduce",
+    "RunComparison": "compare",
+    "ShownExperiment": "looking",
+    "TrainedRun": "trained",
+    "compare": "compare",
+    "components": "looking",
+    "evaluate": "evaluate",
+    "open": "trained",
+    "predict": "predict",
+    "report": "reporting",
+    "reports": "launching",
+    "reproduce": "reproduce",
+    "resume": "train",
+    "show": "looking",
+    "train": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"weft.actions.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'weft.actions' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Actions(ModuleType):
+    """Keeps functions' names for the functions: importing the file `train.py` would put its module in their place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Actions

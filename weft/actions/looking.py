@@ -1,4 +1,4 @@
-"""Looking without training: an experiment as understood, what can be named, the report of a run."""
+"""Looking without training: an experiment as understood, and what can be named."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any
 from weft.actions.opening import Source, digest_experiment_data, load, open_run
 from weft.config import KINDS, ComponentInfo, Namespace, components_of, dump_yaml, fingerprint, to_dict
 from weft.errors import UsageError
-from weft.report import write_report
-from weft.runs import RunDirectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +64,3 @@ def components(name: str | None = None, patches: Sequence[Path] = ()) -> list[Co
             f"did you mean {', '.join(near)}?" if near else f"kinds: {', '.join(KINDS)}; `weft components` lists all",
         )
     return found
-
-
-def report(run: Path | str, by: Sequence[str] = ()) -> Path:
-    """Write the report of a run and return its path.
-
-    Args:
-        run: the run directory.
-        by: columns (of the rows of cases, or of the experiment's tables) by whose values scores are shown too.
-
-    Raises:
-        RunDirectoryError: there is no run.
-        UsageError: there is no such column.
-    """
-    return write_report(RunDirectory.open(run).path, by=by)

@@ -19,11 +19,12 @@ class CaseTable:
 
     Args:
         columns: cells of each column; text, or numbers.
-        numbers_of: columns already turned into numbers.
+        numbers_of, codes_of: columns already turned into numbers, or into numbers of classes.
     """
 
     columns: dict[str, Sequence[str] | Array]
     numbers_of: dict[str, Array] = field(default_factory=dict)
+    codes_of: dict[tuple[str, tuple[str, ...]], Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -31,9 +32,18 @@ class CaseTable:
     def __contains__(self, name: str) -> bool:
         return name in self.columns
 
-    def texts(self, name: str) -> list[str]:
+    def texts(self, name: str) -> Sequence[str]:
         """A column as text."""
-        return [str(cell) for cell in self.columns[name]]
+        cells = self.columns[name]
+        return [str(cell) for cell in cells] if isinstance(cells, numpy.ndarray) else cells
+
+    def codes(self, name: str, labels: tuple[str, ...]) -> Array:
+        """A column of classes as their places in `labels`; a KeyError for one that is not among them."""
+        key = (name, labels)
+        if key not in self.codes_of:
+            place = {label: index for index, label in enumerate(labels)}
+            self.codes_of[key] = numpy.array([place[cell] for cell in self.texts(name)], numpy.int64)
+        return self.codes_of[key]
 
     def numbers(self, name: str) -> Array:
         """A column as float64; what is empty or no number is nan."""

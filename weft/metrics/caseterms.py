@@ -54,6 +54,19 @@ class Units:
     count: int
 
 
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Draws of units with replacement.
+
+    Args:
+        units: what was drawn.
+        weights: how often each unit is in each resample, float64 [resamples, units].
+    """
+
+    units: Units
+    weights: Array
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """Contributions of cases to sums, as a sparse matrix: `values[i]` of case `cases[i]` goes to sum `columns[i]`."""
@@ -150,9 +163,7 @@ def labels_terms(table: CaseTable, layout: Layout) -> Terms:
 
 def _codes(table: CaseTable, layout: Layout) -> tuple[Array, Array]:
     """Numbers of the true and of the predicted classes."""
-    number = {label: index for index, label in enumerate(layout.labels)}
-    true, predicted = ([number[name] for name in table.texts(column)] for column in ("target", "prediction"))
-    return numpy.array(true), numpy.array(predicted)
+    return table.codes("target", layout.labels), table.codes("prediction", layout.labels)
 
 
 def multilabel_terms(table: CaseTable, layout: Layout) -> Terms:

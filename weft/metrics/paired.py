@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
 
-from weft.metrics.caseterms import Units
+from weft.metrics.caseterms import Resamples, Units
 from weft.metrics.formulas import Array
 from weft.metrics.recipes import Recipe
 from weft.metrics.resampling import Interval, affordable, interval_of
@@ -29,7 +29,7 @@ _EXCHANGED = 10_000_000  # units that are exchanged in all
 _ALL_OF = 12  # units that differ: all 4096 exchanges are tried
 _EXACT_UP_TO = 2_000  # cases in McNemar's test; the normal approximation beyond
 _SEED = 20_260_102
-_ROUNDING = 1e-12
+_ROUNDING = 1e-6  # relative: sums of random exchanges are in single precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +49,34 @@ class PairedTest:
     method: str
 
 
-def paired_tests(
-    first: Rescored, second: Rescored, units: Units, weights: Array, drawn: Mapping[str, Array], share: int = 1
-) -> dict[str, PairedTest]:
+def paired_tests(first: Rescored, second: Rescored, resamples: Resamples, share: int = 1) -> dict[str, PairedTest]:
     """Test the difference in every score that both have.
 
     Args:
         first, second: scores of the same cases in the same order.
-        units: what is drawn or exchanged as a whole.
-        weights: how often each unit is in each resample, [resamples, units].
-        drawn: the first's resampled scores; see `resampled_scores`.
-        share: see `intervals`.
+        resamples: of what is drawn or exchanged as a whole.
+        share: see `affordable`.
     """
-    single = units.count == len(first)
+    units = resamples.units
+    single = units.count == len(first) and first.layout.kind == "single"
     exchange = _Exchange(first, second, units)
     found = {}
     for name, recipe in second.recipes.items():
-        if name not in drawn or recipe.family != first.recipes[name].family:
+        count = affordable(second, name, share)
+        if not count or name not in first.recipes or recipe.family != first.recipes[name].family:
             continue
-        chosen = affordable(second, name, weights, share)
-        if chosen is None:
-            continue
-        spread = second.resampled(name, chosen, units) - drawn[name]
         difference = second.value(name) - first.value(name)
         if not math.isfinite(difference):
             continue
+        spread = second.resampled(name, resamples, count) - first.resampled(name, resamples, count)
         if recipe.ranks:
             p, method = _from_bootstrap(spread, difference), "bootstrap"
-        elif name == "accuracy" and single and first.layout.kind == "single":
+        elif name == "accuracy" and single:
             p, method = mcnemar(*_discordant(first, second)), "McNemar"
         else:
             p, method = exchange.p_value(name, recipe, difference), "randomisation"
         interval = interval_of(spread)
         found[name] = PairedTest(difference, interval if isinstance(interval, Interval) else None, p, method)
-    return found
-
-
-def resampled_scores(rescored: Rescored, units: Units, weights: Array, share: int = 1) -> dict[str, Array]:
-    """The scores of every resample, by name."""
-    found = {}
-    for name in rescored.recipes:
-        chosen = affordable(rescored, name, weights, share)
-        if chosen is not None:
-            found[name] = rescored.resampled(name, chosen, units)
     return found
 
 
@@ -105,10 +90,8 @@ def _from_bootstrap(spread: Array, difference: float) -> float:
 
 def _discordant(first: Rescored, second: Rescored) -> tuple[int, int]:
     """How many cases only the first gets right, and only the second."""
-    hits = [
-        numpy.array([true == said for true, said in zip(one.table.texts("target"), one.table.texts("prediction"))])
-        for one in (first, second)
-    ]
+    labels = first.layout.labels
+    hits = [one.table.codes("target", labels) == one.table.codes("prediction", labels) for one in (first, second)]
     return int((hits[0] & ~hits[1]).sum()), int((hits[1] & ~hits[0]).sum())
 
 
@@ -140,7 +123,7 @@ class _Exchange:
         ours, theirs = self._totals[recipe.family]
         spread = numpy.abs(recipe.formula(theirs) - recipe.formula(ours))
         spread = spread[numpy.isfinite(spread)]
-        as_large = int((spread >= abs(difference) - _ROUNDING).sum())
+        as_large = int((spread >= abs(difference) * (1 - _ROUNDING) - 1e-12).sum())
         if self._complete[recipe.family]:
             return as_large / max(len(spread), 1)
         return (1 + as_large) / (1 + len(spread))
@@ -162,13 +145,16 @@ class _Exchange:
 def _random_sums(change: Array) -> Array:
     """Sums of random halves of the rows, [exchanges, width]."""
     generator = numpy.random.default_rng(_SEED)
-    exchanges = min(MOST_EXCHANGES, max(FEWEST_EXCHANGES, _EXCHANGED // len(change)))
-    size = max(1, 4_000_000 // len(change))
+    rows = len(change)
+    exchanges = min(MOST_EXCHANGES, max(FEWEST_EXCHANGES, _EXCHANGED // rows))
+    size = max(1, 4_000_000 // rows)
     parts = []
     for start in range(0, exchanges, size):
-        shape = (min(size, exchanges - start), len(change))
-        parts.append(generator.integers(0, 2, shape, numpy.int8).astype(numpy.float64) @ change)
-    return numpy.concatenate(parts)
+        number = min(size, exchanges - start)
+        coins = numpy.frombuffer(generator.bytes(-(-number * rows // 8)), numpy.uint8)
+        heads = numpy.unpackbits(coins, count=number * rows).reshape(number, rows)
+        parts.append(heads.astype(numpy.float32) @ change.astype(numpy.float32))
+    return numpy.concatenate(parts).astype(numpy.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,12 +7,12 @@ chapter 13). Random numbers are seeded: the same cases give the same intervals.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
 
-from weft.metrics.caseterms import Units
+from weft.metrics.caseterms import Resamples, Units
 from weft.metrics.formulas import Array
 from weft.metrics.rescoring import Rescored
 
@@ -54,51 +54,50 @@ def make_units(cases: int, groups: Sequence[str] | None = None) -> Units:
     return Units(bundle[of], MOST_UNITS)
 
 
-def draw(units: Units, resamples: int = RESAMPLES) -> Array:
-    """How often each unit is in each resample, float64 [resamples, units]."""
+def draw(units: Units, resamples: int = RESAMPLES) -> Resamples:
+    """Draw as many units as there are, with replacement, again and again."""
     generator = numpy.random.default_rng(_SEED)
     weights = numpy.empty((resamples, units.count))
     for row in weights:
         row[:] = numpy.bincount(generator.integers(0, units.count, units.count), minlength=units.count)
-    return weights
+    return Resamples(units, weights)
 
 
-def intervals(
-    rescored: Rescored, units: Units, weights: Array, names: Iterable[str] | None = None, share: int = 1
-) -> dict[str, Interval | str]:
+def intervals(rescored: Rescored, resamples: Resamples) -> dict[str, Interval | str]:
     """The interval of each score, or why there is none.
 
     Args:
         rescored: the scores and their cases.
-        units: what was drawn.
-        weights: how often, [resamples, units].
-        names: which scores; None takes all that are known.
-        share: among how many such tables the time for scores of order is divided.
+        resamples: of the cases.
     """
-    found: dict[str, Interval | str] = {}
-    for name in [*rescored.recipes, *rescored.missing] if names is None else names:
-        if name in rescored.missing:
-            found[name] = rescored.missing[name]
-        elif units.count < FEWEST_UNITS:
-            found[name] = f"there are only {units.count} to draw from"
-        else:
-            chosen = affordable(rescored, name, weights, share)
-            found[name] = (
-                "there are too many cases and classes to resample their order"
-                if chosen is None
-                else interval_of(rescored.resampled(name, chosen, units))
-            )
+    found: dict[str, Interval | str] = dict(rescored.missing)
+    for name in rescored.recipes:
+        if resamples.units.count < FEWEST_UNITS:
+            found[name] = f"there are only {resamples.units.count} to draw from"
+            continue
+        count = affordable(rescored, name)
+        found[name] = (
+            interval_of(rescored.resampled(name, resamples, count))
+            if count
+            else "there are too many cases and classes to resample their order"
+        )
     return found
 
 
-def affordable(rescored: Rescored, name: str, weights: Array, share: int = 1) -> Array | None:
-    """As many resamples as a score of order can have in reasonable time; None where that are too few."""
+def affordable(rescored: Rescored, name: str, share: int = 1) -> int:
+    """How many resamples a score can have in reasonable time; 0 where that are too few to say anything.
+
+    Args:
+        rescored: the scores and their cases.
+        name: the score.
+        share: among how many such tables the time for scores of order is divided.
+    """
     each = len(rescored) * rescored.order_count(name)
     if not each:
-        return weights
+        return RESAMPLES
     if each * FEWEST_RESAMPLES > _TOO_MANY:
-        return None
-    return weights[: max(FEWEST_RESAMPLES, _ORDERED // (each * share))]
+        return 0
+    return max(FEWEST_RESAMPLES, min(RESAMPLES, _ORDERED // (each * share)))
 
 
 def interval_of(values: Array) -> Interval | str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy
 
 from weft.metrics.casetable import CaseTable
-from weft.metrics.caseterms import TERMS, Layout, Order, Terms, Units, orders, value_terms
+from weft.metrics.caseterms import TERMS, Layout, Order, Resamples, Terms, Units, orders, value_terms
 from weft.metrics.formulas import Array, mean_defined
 from weft.metrics.recipes import Recipe, candidates
 
@@ -40,6 +40,9 @@ class Rescored:
     _terms: dict[str, Terms] = field(default_factory=dict)
     _orders: dict[str, list[Order]] = field(default_factory=dict)
     _sums: dict[tuple[str, Units], Array] = field(default_factory=dict)
+    _values: dict[str, float] = field(default_factory=dict)
+    _totals: dict[tuple[str, Resamples], Array] = field(default_factory=dict)
+    _drawn: dict[tuple[str, Resamples, int], Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -50,7 +53,9 @@ class Rescored:
 
     def value(self, name: str) -> float:
         """A score of all cases."""
-        return float(self.by_unit(name, Units(numpy.zeros(len(self), numpy.int64), 1))[0])
+        if name not in self._values:
+            self._values[name] = float(self.by_unit(name, Units(numpy.zeros(len(self), numpy.int64), 1))[0])
+        return self._values[name]
 
     def sums(self, name: str, units: Units) -> Array:
         """Sums over the cases of each unit, [units, width], from which a score follows that needs no order."""
@@ -68,22 +73,33 @@ class Rescored:
         parts = [self.ordered(recipe, (units.of == unit)[None].astype(numpy.float64)) for unit in range(units.count)]
         return numpy.concatenate(parts) if parts else numpy.zeros(0)
 
-    def resampled(self, name: str, weights: Array, units: Units) -> Array:
-        """A score of resamples, [B].
+    def resampled(self, name: str, resamples: Resamples, count: int | None = None) -> Array:
+        """A score of resamples, float64 [count].
 
         Args:
             name: the score.
-            weights: how often each unit was drawn, [B, units].
-            units: what was drawn.
+            resamples: of the units of these cases.
+            count: how many of them; None for all.
         """
+        count = len(resamples.weights) if count is None else min(count, len(resamples.weights))
+        key = (name, resamples, count)
+        if key not in self._drawn:
+            compute = self._resampled_order if self.recipes[name].ranks else self._resampled_sums
+            self._drawn[key] = compute(name, resamples, count)
+        return self._drawn[key]
+
+    def _resampled_sums(self, name: str, resamples: Resamples, count: int) -> Array:
         recipe = self.recipes[name]
-        if not recipe.ranks:
-            return recipe.formula(weights @ self.sums(name, units))
+        key = (recipe.family, resamples)
+        if key not in self._totals:
+            self._totals[key] = resamples.weights @ self.sums(name, resamples.units)
+        return recipe.formula(self._totals[key][:count])
+
+    def _resampled_order(self, name: str, resamples: Resamples, count: int) -> Array:
         size = max(1, _CHUNK // max(len(self), 1))
-        weights = weights.astype(numpy.float32)  # counts, which it holds exactly, in half the room
-        parts = [
-            self.ordered(recipe, weights[start : start + size][:, units.of]) for start in range(0, len(weights), size)
-        ]
+        weights = resamples.weights[:count].astype(numpy.float32)  # counts, which it holds exactly, in half the room
+        of = resamples.units.of
+        parts = [self.ordered(self.recipes[name], weights[at : at + size][:, of]) for at in range(0, count, size)]
         return numpy.concatenate(parts)
 
     def ordered(self, recipe: Recipe, weights: Array) -> Array:
@@ -93,6 +109,10 @@ class Rescored:
             self._orders[kind] = orders(self.table, self.layout, kind)
         groups = [recipe.formula(*order.counts(weights)) for order in self._orders[kind]]
         return mean_defined(numpy.stack(groups, -1))
+
+    def forget(self, name: str) -> None:
+        """Forget the value of a score: it has another recipe."""
+        self._values.pop(name, None)
 
     def order_count(self, name: str) -> int:
         """How many orders a score needs; 0 when it follows from sums."""
@@ -140,6 +160,7 @@ def rescore(table: CaseTable, scores: Mapping[str, float | None], layout: Layout
 def _try(found: Rescored, name: str, recipe: Recipe) -> float | None:
     """The value by a recipe; None when the rows lack what it needs."""
     found.recipes[name] = recipe
+    found.forget(name)
     try:
         return found.value(name)
     except KeyError:

@@ -163,4 +163,4 @@ def _interval(part: Rescored, name: str, units: Units) -> Interval | str | None:
     """The interval of a group's score; patients of a site are drawn whole, as in the scores of all."""
     if units.count < _FEWEST_UNITS or len(part) > _LARGEST // _RESAMPLES:
         return None
-    return interval_of(part.resampled(name, draw(units, _RESAMPLES), units))
+    return interval_of(part.resampled(name, draw(units, _RESAMPLES)))

@@ -35,7 +35,7 @@ class Series:
     Args:
         name: for the legend.
         points: (x, y); what is not finite interrupts the curve.
-        style: which colour and dash, from 0.
+        style: which colour and dash, from 0; -1 for one of many in the background.
     """
 
     name: str
@@ -89,7 +89,7 @@ def line_chart(title: str, series: Sequence[Series], axes: Axes) -> str:
 def describe(series: Sequence[Series], axes: Axes) -> str:
     """What a chart shows, in words, for those who do not see it."""
     sentences = []
-    for one in series[:8]:
+    for one in [one for one in series if one.style >= 0][:8]:
         finite = [point for point in one.points if math.isfinite(point[1])]
         (first_x, first), (last_x, last) = finite[0], finite[-1]
         low, high = min(y for _, y in finite), max(y for _, y in finite)
@@ -172,14 +172,18 @@ def _marked(mark: tuple[float, str], x: Scale, top: float, height: float) -> str
 
 def _curve(one: Series, x: Scale, y: Scale) -> str:
     places = [(x(a), y(b)) for a, b in one.points]
-    style = f"s{one.style % STYLES}"
+    style = _style(one)
     parts = [path(places, class_=f"line {style}")]
-    if len(places) <= _MOST_MARKS:
+    if len(places) <= _MOST_MARKS and one.style >= 0:
         for (a, b), (px, py) in zip(one.points, places):
             if math.isfinite(px) and math.isfinite(py):
                 tip = element("title", text_of(one.name, a, b))
                 parts.append(element("circle", tip, cx=px, cy=py, r=2.4, class_=f"dot {style}"))
     return "".join(parts)
+
+
+def _style(one: Series) -> str:
+    return "rest" if one.style < 0 else f"s{one.style % STYLES}"
 
 
 def text_of(name: str, a: float, b: float) -> str:
@@ -191,7 +195,7 @@ def _legend_rows(series: Sequence[Series], width: float) -> list[list[tuple[floa
     """The names laid out in rows that fit into the width: (x, series)."""
     rows: list[list[tuple[float, Series]]] = [[]]
     x = _LEGEND_LEFT
-    for one in series:
+    for one in (one for one in series if one.name):
         room = 30 + _LETTER * len(_short(one.name, 34))
         if rows[-1] and x + room > width:
             rows.append([])
@@ -206,7 +210,7 @@ def _legend(rows: Sequence[Sequence[tuple[float, Series]]]) -> str:
     for row, entries in enumerate(rows):
         y = 14.0 + 18.0 * row
         for x, one in entries:
-            parts.append(path([(x, y), (x + 20, y)], class_=f"line s{one.style % STYLES}"))
+            parts.append(path([(x, y), (x + 20, y)], class_=f"line {_style(one)}"))
             parts.append(text(_short(one.name, 34), x + 26, y + 4, class_="name"))
     return "".join(parts)
 

@@ -11,7 +11,7 @@ from weft.errors import UsageError
 from weft.report.reading import RunFiles
 
 
-def column_of(files: RunFiles, split: str, name: str) -> list[str]:
+def column_of(files: RunFiles, split: str, name: str) -> Sequence[str]:
     """The cell of every case of a split: of its rows, of the group column, or of the experiment's table.
 
     Args:

@@ -61,8 +61,7 @@ def _judge(files: RunFiles, split: str, scores: Mapping[str, Any]) -> JudgedSpli
     numbers = {name: value for name, value in scores.items() if value is None or isinstance(value, int | float)}
     result.rescored = rescore(table, numbers, layout_of(files, split))
     result.groups = files.groups_of(split)
-    units = make_units(len(table), result.groups)
-    result.intervals = intervals(result.rescored, units, draw(units))
+    result.intervals = intervals(result.rescored, draw(make_units(len(table), result.groups)))
     training = files.cases.get("train") or (table if files.has_folds else None)
     trivial = trivial_model(result.rescored, training) if training is not None else None
     if trivial is not None:

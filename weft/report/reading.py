@@ -11,7 +11,7 @@ import yaml
 
 from weft.errors import DataError, RunDirectoryError
 from weft.metrics.casetable import CaseTable, read_cases
-from weft.runs import Row, RunDirectory, mask, read_json, read_rows
+from weft.runs import Row, RunDirectory, mask, parse_yaml, read_json, read_rows
 
 _LONGEST_TEXT = 120_000  # characters of a configuration that are shown
 _MOST_STEPS = 4_000  # rows of steps.csv that are kept for the figure
@@ -88,8 +88,12 @@ class RunFiles:
         return str(self.experiment.get("name") or self.directory.path.name)
 
 
-def read_run(path: Path) -> RunFiles:
+def read_run(path: Path, *, whole: bool = True) -> RunFiles:
     """Read what there is.
+
+    Args:
+        path: the run directory.
+        whole: also the long tables: steps, and the rows of cases of every split (else see `read_case_table`).
 
     Raises:
         RunDirectoryError: there is no run at all.
@@ -109,9 +113,14 @@ def read_run(path: Path) -> RunFiles:
         files.provenance = _read_object(files, run.provenance_file)
         files.data = _read_object(files, run.data_file)
         files.result = _read_object(files, run.result_file)
-        _read_tables(files)
+        _read_tables(files, steps=whole)
     _read_scores(files)
-    _read_cases(files)
+    holders = [RunDirectory(fold) for fold in run.folds()] or [run]
+    written = [holder.splits_file for holder in holders if holder.splits_file.exists()]
+    contents = [_or_note(files, lambda file=file: read_json(file)) for file in written]  # type: ignore[misc]
+    files.divisions = [content for content in contents if isinstance(content, dict)]
+    for split in files.scores if whole else ():
+        read_case_table(files, split)
     return files
 
 
@@ -135,7 +144,7 @@ def _read_experiment(files: RunFiles) -> None:
     if len(text) > _LONGEST_TEXT:
         files.experiment_text += f"\n# … {len(text) - _LONGEST_TEXT:,} more characters in {file.name}"
     try:
-        parsed = yaml.safe_load(text)
+        parsed = parse_yaml(text)
     except yaml.YAMLError as error:
         files.notes.append(f"{file.name} is not valid YAML: {str(error).splitlines()[0]}")
         return
@@ -160,13 +169,13 @@ _MEANING = {
 }
 
 
-def _read_tables(files: RunFiles) -> None:
+def _read_tables(files: RunFiles, *, steps: bool) -> None:
     run = files.directory
     if run.history_file.exists():
         files.history = _or_note(files, lambda: list(read_rows(run.history_file))) or []
     else:
         files.notes.append("history.csv is missing: no epoch was completed")
-    if run.steps_file.exists():
+    if steps and run.steps_file.exists():
         files.steps = _or_note(files, lambda: sampled(read_rows(run.steps_file), _MOST_STEPS)) or []
 
 
@@ -192,22 +201,15 @@ def _read_scores(files: RunFiles) -> None:
         files.notes.append("scores/ is missing or empty: there are only the scores of result.json")
 
 
-def _read_cases(files: RunFiles) -> None:
-    """Rows of cases, and the groups they belong to."""
-    run = files.directory
-    for split in files.scores:
-        file = run.scores / f"{Path(split).name}.csv"
-        if file.exists() and file.stat().st_size > _LARGEST_TABLE:
-            files.notes.append(f"{file.name} is too large to be read for a report: there are no intervals")
-            continue
-        table = _or_note(files, lambda file=file: read_cases(file))  # type: ignore[misc]
-        if table is not None:
-            files.cases[split] = table
-    if files.cases:
-        holders = [RunDirectory(fold) for fold in run.folds()] or [run]
-        known = [holder.splits_file for holder in holders if holder.splits_file.exists()]
-        contents = [_or_note(files, lambda file=file: read_json(file)) for file in known]  # type: ignore[misc]
-        files.divisions = [content for content in contents if isinstance(content, dict)]
+def read_case_table(files: RunFiles, split: str) -> None:
+    """Read the rows of cases of a split into `files.cases`, if there are any."""
+    file = files.directory.scores / f"{Path(split).name}.csv"
+    if file.exists() and file.stat().st_size > _LARGEST_TABLE:
+        files.notes.append(f"{file.name} is too large to be read for a report: there are no intervals")
+        return
+    table = _or_note(files, lambda: read_cases(file))
+    if table is not None:
+        files.cases[split] = table
 
 
 def _or_note(files: RunFiles, read: Callable[[], Any]) -> Any:

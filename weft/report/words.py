@@ -71,6 +71,12 @@ def size(byte_count: float) -> str:
     return f"{byte_count / unit:.3g} {name}"
 
 
+def shortened(value: object) -> object:
+    """A digest or commit by its first twelve letters; anything else as it is."""
+    is_digest = isinstance(value, str) and len(value) >= 40 and set(value) <= set("0123456789abcdef")
+    return f"{value[:12]}…" if isinstance(value, str) and is_digest else value
+
+
 def plural(count: int, noun: str) -> str:
     """`1 item`, `2,000 items`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -22,6 +22,7 @@ from weft.runs.jsonfiles import read_json, write_json
 from weft.runs.provenance import collect_provenance, git_state, packages, write_requirements
 from weft.runs.secrets import mask, mask_arguments
 from weft.runs.tables import TIMING_COLUMNS, History, Row, StepLog, read_rows
+from weft.runs.yamlfiles import parse_yaml
 
 __all__ = [
     "TIMING_COLUMNS",
@@ -50,6 +51,7 @@ __all__ = [
     "mask_arguments",
     "new_run_path",
     "packages",
+    "parse_yaml",
     "read_json",
     "read_record",
     "read_rows",

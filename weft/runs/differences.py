@@ -6,6 +6,7 @@ import difflib
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from weft.runs.directory import RunDirectory
 from weft.runs.experiments import flatten
 from weft.runs.jsonfiles import read_json
 from weft.runs.secrets import MASK, is_secret_name, mask
+from weft.runs.yamlfiles import parse_yaml
 
 _ENVIRONMENT = ("versions", "packages", "platform", "cpu", "gpu", "threads", "run_threads", "device", "environment")
 _TOLD_BY_PACKAGES = ("versions.weft", "versions.numpy", "versions.monai")
 _MOST_LINES = 400  # of one file's diff
 _FEW = 5
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C: ten times faster
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Difference:
     values: list[Any]
 
 
-@dataclass(slots=True)
+@dataclass
 class RunRecord:
     """What a run wrote down about itself; empty where a file is missing.
 
@@ -52,6 +53,11 @@ class RunRecord:
     experiment: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     divisions: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """The split of each case; of k folds the splits in their order."""
+        return _places(self.divisions)
 
 
 def read_record(path: Path) -> RunRecord:
@@ -73,7 +79,7 @@ def read_record(path: Path) -> RunRecord:
 
 def _experiment(file: Path) -> dict[str, Any]:
     try:
-        return _dict(yaml.load(file.read_text(encoding="utf-8"), _LOADER))  # noqa: S506 -- it is the safe loader
+        return _dict(parse_yaml(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -162,18 +168,24 @@ def data_change(first: RunRecord, second: RunRecord) -> DataChange:
     before, after = _dict(first.provenance.get("data")), _dict(second.provenance.get("data"))
     digests = before.get("digest"), after.get("digest")
     old, new = _files(before), _files(after)
-    places, others = _places(first), _places(second)
-    both = [case for case in places if case in others]
+    places = first.places
+    others = places if second.divisions == first.divisions else second.places
+    same = digests[0] == digests[1] if all(digests) else None
+    # names of other data mean other cases; of another number of folds every case has another place
+    alike = same is not False or bool(set(old) & set(new))
+    both = (
+        [case for case in places if case in others] if alike and len(first.divisions) == len(second.divisions) else []
+    )
     moved = [f"{case}: {places[case]}, then {others[case]}" for case in both if places[case] != others[case]]
     leaked = sum("train" in (places[case], others[case]) and places[case] != others[case] for case in both)
     return DataChange(
-        digests[0] == digests[1] if all(digests) else None,
+        same,
         sorted(path for path in old if path in new and old[path] != new[path]),
         sorted(set(new) - set(old)),
         sorted(set(old) - set(new)),
         moved,
-        len(others) - len(both),
-        len(places) - len(both),
+        len(set(others) - set(places)),
+        len(set(places) - set(others)),
         leaked,
     )
 
@@ -183,14 +195,13 @@ def _files(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(file.get("path")): str(file.get("sha256")) for file in files or [] if isinstance(file, dict)}
 
 
-def _places(record: RunRecord) -> dict[str, str]:
-    """The split of each case; of k folds the splits in their order."""
+def _places(divisions: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     places: dict[str, str] = {}
-    for division in record.divisions:
+    for division in divisions:
         for split, cases in _dict(division.get("splits")).items():
             for case in cases if isinstance(cases, list) else []:
                 known = places.get(str(case))
-                places[str(case)] = f"{known}, {split}" if known and len(record.divisions) > 1 else str(split)
+                places[str(case)] = f"{known}, {split}" if known and len(divisions) > 1 else str(split)
     return places
 
 
