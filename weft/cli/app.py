@@ -10,7 +10,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from weft import __version__
-from weft.cli import check, components, evaluate, predict, report, reproduce, schema, show, test_model, train
+from weft.cli import (
+    check,
+    compare,
+    components,
+    doctor,
+    evaluate,
+    init,
+    predict,
+    report,
+    reproduce,
+    schema,
+    show,
+    test_model,
+    train,
+)
 from weft.cli.shared import Settings
 from weft.errors import EXIT_FAILED, EXIT_USAGE, Stopped, WeftError
 
@@ -22,7 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (check, train, evaluate, predict, test_model, show, components, reproduce, report, schema):
+for command in (
+    init, check, train, evaluate, predict, test_model, show, components, reproduce, report, compare, doctor, schema
+):  # fmt: skip
     command.register(app)
 
 
