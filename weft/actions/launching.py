@@ -25,6 +25,7 @@ logger = logging.getLogger("weft")
 
 LAUNCHED = "WEFT_LAUNCHED_BY"  # set for processes that `launch` started: it reports for them
 _GRACE = 5.0  # seconds that the others have to end by themselves when one has failed
+_SHORT_GRACE = 1.0  # where one has waited in vain for another, all that is left is to end that one
 _LAST_GRACE = 2.0  # and to follow a SIGTERM
 _INTERVAL = 0.05
 
@@ -162,7 +163,7 @@ class _Team:
                 handed_on += 1
             if failed_at is None and any(self._failed(rank) for rank in range(len(self.members))):
                 failed_at = time.monotonic()
-            if failed_at is not None and not signals and time.monotonic() - failed_at > _GRACE:
+            if failed_at is not None and not signals and time.monotonic() - failed_at > self._grace():
                 break
             time.sleep(_INTERVAL)
         for rank in range(len(self.members)):
@@ -179,6 +180,10 @@ class _Team:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             self.signs.tell(Failure(rank, "killed", how, code=1, time=time.time()))
         return True
+
+    def _grace(self) -> float:
+        failures = [self.signs.failure(rank) for rank in range(len(self.members))]
+        return _SHORT_GRACE if any(found is not None and found.cause == "late" for found in failures) else _GRACE
 
     def diagnosis(self) -> Failure:
         """What failed first."""

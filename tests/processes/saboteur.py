@@ -1,0 +1,67 @@
+"""A patch of experiments whose processes come to grief: any of them, at a chosen step, not the first one alone.
+
+The variable WEFT_TEST_SABOTAGE holds a list of {"rank", "attempt", "at", "do"}: in its start number `attempt` (from 0)
+the process, after it has done step `at`, or at its batch number -`at` of validation, does "kill" or "stop" (itself, by
+SIGKILL or SIGSTOP). Each is done once at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from weft.engine.events import Step, Validation
+from weft.monitor.heartbeat import Heartbeat
+
+
+class Rotten(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset that cannot load one of its items."""
+
+    def __init__(self, dataset: Any, row: int) -> None:
+        self.dataset, self.row = dataset, row
+        self.cases = dataset.cases
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        if row == self.row:
+            raise OSError(f"cannot read scan number {row}")
+        item: tuple[Tensor, Tensor] = self.dataset[row]
+        return item
+
+
+class Saboteur(Heartbeat):
+    """The heartbeat that every process has, with what befalls it."""
+
+    def on_step(self, step: Step) -> None:
+        super().on_step(step)
+        self._sabotage(step.step)
+
+    def on_validation(self, progress: Validation) -> None:
+        self.validated = getattr(self, "validated", 0) + 1
+        self._sabotage(-self.validated)
+
+    def _sabotage(self, at: int) -> None:
+        attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        for one in json.loads(os.environ.get("WEFT_TEST_SABOTAGE", "[]")):
+            if (one["rank"], one.get("attempt", 0), one["at"]) != (self._rank, attempt, at):
+                continue
+            Path(os.environ["WEFT_TEST_LOG"]).write_text(str(time.time()))
+            os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[one["do"]])
+
+
+def _take_the_place_of_heartbeat() -> None:
+    import weft.actions.single
+
+    weft.actions.single.Heartbeat = Saboteur  # type: ignore[misc]
+
+
+_take_the_place_of_heartbeat()
