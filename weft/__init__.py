@@ -21,7 +21,7 @@ _PUBLIC = {
     "evaluate": "weft.actions",
     "predict": "weft.actions",
     "reproduce": "weft.actions",
-    "check": "weft.actions.checking",
+    "check": "weft.actions",
 }
 __all__ = ["__version__", *_PUBLIC]
 

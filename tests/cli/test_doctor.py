@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from tests.cli.lab import good, weft
-from weft.cli.installed import extra_packages, is_within, parse, requirements_of
+from weft.actions.doctor.installed import extra_packages, is_within, parse, requirements_of
 
 BLOCKED = """
 import sys
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weft.cli.examining.torch_facts", lambda: {"error": "not asked"})
+    monkeypatch.setattr("weft.actions.doctor.examining.torch_facts", lambda: {"error": "not asked"})
     (tmp_path / "runs").write_text("")
     outcome = weft("doctor", "--output", tmp_path / "runs")
     assert outcome.code == 1
@@ -119,7 +119,7 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path, monkeypat
 
 
 def test_missing_packages_are_told_with_the_command_for_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("weft.cli.examining.torch_facts", lambda: {"error": "not asked"})
+    monkeypatch.setattr("weft.actions.doctor.examining.torch_facts", lambda: {"error": "not asked"})
     installed = importlib.metadata.version
 
     def version(name: str) -> str:
@@ -168,7 +168,7 @@ def test_builds_and_compatible_releases_are_understood(version: str, wanted: str
 
 def test_what_is_printed_fits_what_is_told_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"version": "2.6.0", "cuda": None, "threads": 1, "devices": [{"name": "cpu", "works": True}]}
-    monkeypatch.setattr("weft.cli.examining.torch_facts", lambda: facts)
+    monkeypatch.setattr("weft.actions.doctor.examining.torch_facts", lambda: facts)
     printed = good("doctor", "--output", tmp_path).out
     told: dict[str, Any] = good("doctor", "--output", tmp_path, "--json").json
     assert f"torch          {told['torch']['version']}" in printed

@@ -1,4 +1,5 @@
-"""What the commands do, as functions: train, resume, evaluate, predict, show, components, reproduce, report, compare.
+"""What the commands do, as functions: start_project (init), check, train, resume, evaluate, predict, test_model, show,
+components, reproduce, report, compare, examine (doctor).
 
 Importing this package imports no torch; each function loads what it needs at first use.
 """
@@ -11,24 +12,32 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from weft.actions.checking import CheckReport, ModelReport, check, test_model
     from weft.actions.compare import RunComparison, compare
+    from weft.actions.doctor import Diagnosis, examine
     from weft.actions.evaluate import evaluate
     from weft.actions.launching import reports
     from weft.actions.looking import ShownExperiment, components, show
     from weft.actions.predict import predict
+    from weft.actions.projects import start_project
     from weft.actions.reporting import report
     from weft.actions.reproduce import Comparison, reproduce
     from weft.actions.train import resume, train
     from weft.actions.trained import TrainedRun, open
 
 __all__ = [
+    "CheckReport",
     "Comparison",
+    "Diagnosis",
+    "ModelReport",
     "RunComparison",
     "ShownExperiment",
     "TrainedRun",
+    "check",
     "compare",
     "components",
     "evaluate",
+    "examine",
     "open",
     "predict",
     "report",
@@ -36,17 +45,24 @@ __all__ = [
     "reproduce",
     "resume",
     "show",
+    "start_project",
+    "test_model",
     "train",
 ]
 
 _HOMES = {
+    "CheckReport": "checking",
     "Comparison": "reproduce",
+    "Diagnosis": "doctor",
+    "ModelReport": "checking",
     "RunComparison": "compare",
     "ShownExperiment": "looking",
     "TrainedRun": "trained",
+    "check": "checking",
     "compare": "compare",
     "components": "looking",
     "evaluate": "evaluate",
+    "examine": "doctor",
     "open": "trained",
     "predict": "predict",
     "report": "reporting",
@@ -54,6 +70,8 @@ _HOMES = {
     "reproduce": "reproduce",
     "resume": "train",
     "show": "looking",
+    "start_project": "projects",
+    "test_model": "checking",
     "train": "train",
 }
 

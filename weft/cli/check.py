@@ -32,7 +32,7 @@ def check(
 
     Nothing is trained or written. Every finding says what, where, the evidence, and what to do.
     """
-    from weft.actions.checking import check as action
+    from weft.actions import check as action
 
     with everything_else_on_stderr():
         report = action(file, overrides or (), thorough=thorough)

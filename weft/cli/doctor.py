@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.examining import Diagnosis, examine, install_command, missing_of, size
+from weft.actions.doctor import Diagnosis, examine, install_command, missing_of, size
 from weft.cli.shared import Json, print_json
 
 

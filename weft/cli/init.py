@@ -32,7 +32,7 @@ def init(
     It trains at once on data that come with it. The last line of standard output is the folder, or with --train the
     run directory.
     """
-    from weft.actions.projects import start_project
+    from weft.actions import start_project
 
     with everything_else_on_stderr():
         folder = start_project(name, template)

@@ -31,7 +31,7 @@ def run(
 
     Finite parameters, shapes, gradients, samples that do not mix, determinism, overfitting, saving, low precision.
     """
-    from weft.actions.checking import test_model as action
+    from weft.actions import test_model as action
 
     with everything_else_on_stderr():
         report = action(source, overrides or ())

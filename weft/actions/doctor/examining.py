@@ -1,4 +1,4 @@
-"""What `weft doctor` finds out. It lies here and not among the actions because those import torch."""
+"""What `weft doctor` finds out: packages, torch, limits, the folder for runs; and what is amiss with them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import weft
-from weft.cli.installed import Package, core_packages, extra_packages
-from weft.cli.machine import folder_facts, has_nvidia_device, limits, torch_facts
+from weft.actions.doctor.installed import Package, core_packages, extra_packages
+from weft.actions.doctor.machine import folder_facts, has_nvidia_device, limits, torch_facts
 
 MEBIBYTE, GIBIBYTE = 2**20, 2**30
 _FEW_FILES = 1024
