@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from weft.actions.beginning import begun, begun_already
 from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
-from weft.actions.single import TrainedRun, resume_one, train_one
+from weft.actions.single import resume_one, train_one
+from weft.actions.trained import TrainedRun
 from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
 from weft.data import fold_count
 from weft.engine import Observer, build_run

@@ -10,7 +10,8 @@ from weft.actions.beginning import begun_already
 from weft.actions.folds import resume_folds, train_folds
 from weft.actions.launching import launch, reported
 from weft.actions.opening import Source, load, open_run, require_same_experiment
-from weft.actions.single import TrainedRun, follows, is_finished, resume_one, train_one
+from weft.actions.single import follows, is_finished, resume_one, train_one
+from weft.actions.trained import TrainedRun
 from weft.config import Experiment, dump_yaml, refuse_while_loading
 from weft.data import fold_count
 from weft.engine import Observer
