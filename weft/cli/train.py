@@ -37,6 +37,9 @@ def train(
     restarts: Annotated[
         int | None, typer.Option("--restarts", min=0, help="How often failed processes are started again.")
     ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Log statistics of the first batches and of gradients.", show_default=False)
+    ] = False,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
@@ -50,6 +53,7 @@ def train(
     counts = {"run.processes": processes, "run.restarts": restarts}
     changes = [
         *with_settings(overrides),
+        *(["run.debug=true"] if debug else []),
         *(f"{key}={count}" for key, count in counts.items() if count is not None),
     ]
     with everything_else_on_stderr():

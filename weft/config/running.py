@@ -50,6 +50,8 @@ class RunConfig(Section):
     """Whether TensorBoard files are written."""
     log_every: Count = 50
     """Number of steps between entries of the step log."""
+    debug: bool = False
+    """Whether statistics of batches and gradients of the first steps are logged."""
     observers: Items[Component] = Field(default_factory=list)
     """Observers of the run."""
     notify: NotifyConfig | None = None

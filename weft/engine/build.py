@@ -97,7 +97,7 @@ def build_run(
         best=_best(experiment, splits), scaler=plan.precision.scaler,
         average=MovingAverage(model, training.ema.decay) if training.ema is not None else None, strategy=strategy,
     )  # fmt: skip
-    return Run(
+    run = Run(
         state=state, task=task, plan=plan, train=train, splits=splits,
         cases=list(data.splits["train"].cases) if train is not None else [], name=experiment.name, path=path,
         history=history, observers=Observers(list(observers)),
@@ -105,6 +105,8 @@ def build_run(
         interruption=interruption if interruption is not None else Interruption(),
         participants=participants, participant=participant, shares_directory=shares_directory,
     )  # fmt: skip
+    run.observers.notify("on_build", run)
+    return run
 
 
 def pick_device(name: str) -> torch.device:

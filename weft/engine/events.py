@@ -78,6 +78,9 @@ class RunResult:
 class Observer:
     """Base class of observers; every method is optional."""
 
+    def on_build(self, run: Any) -> None:
+        """The run (a `weft.engine.run.Run`) is built: the place for hooks that look at what goes through it."""
+
     def on_start(self, start: Start) -> None:
         """The run begins or goes on."""
 
