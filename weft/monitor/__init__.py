@@ -7,6 +7,7 @@ Write your own by subclassing `weft.engine.Observer`; name it under `run.observe
 from weft.config import Experiment
 from weft.engine.events import Observer
 from weft.monitor.carbon import CARBON_FILE, Carbon, carbon_of
+from weft.monitor.debugging import Debugging
 from weft.monitor.heartbeat import HEARTBEATS, Heartbeat
 from weft.monitor.logfile import LogFile, messages_kept, words_of
 from weft.monitor.mlflow import MLflow
@@ -21,6 +22,7 @@ __all__ = [
     "HEARTBEATS",
     "Carbon",
     "ConsoleSummary",
+    "Debugging",
     "Heartbeat",
     "LogFile",
     "MLflow",
@@ -51,6 +53,8 @@ def standard_observers(experiment: Experiment, directory: RunDirectory | None) -
         observers += [StepsCSV(), LogFile()]
         if experiment.run.tensorboard:
             observers.append(TensorBoard())
+    if experiment.run.debug:
+        observers.append(Debugging())
     told = (notifications_of(experiment, directory), carbon_of(experiment))
     observers += [observer for observer in told if observer is not None]
     if experiment.run.progress:
