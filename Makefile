@@ -25,7 +25,7 @@ $(pip) --quiet --editable '.[$(1)]'
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-cluster lint format bench install env env-dev lock docker-build docker-run clean clean-venv
+.PHONY: help demo test test-slow test-cluster lint format docs bench install env env-dev lock docker-build docker-run clean clean-venv
 
 help:  ## List these targets
 	@echo "make demo trains two networks on real data; make test runs the tests. Both set up what they need in $(VENV)/."
@@ -58,6 +58,9 @@ lint: $(VENV)/.dev-stamp  ## Check style (ruff), types (mypy --strict) and the d
 format: $(VENV)/.dev-stamp  ## Bring the code into the project's format and mend what ruff can mend safely
 	$(python) -m ruff check --fix .
 	$(python) -m ruff format .
+
+docs: $(VENV)/.dev-stamp  ## Build the documentation into site/ (index.html opens it)
+	$(python) -m mkdocs build --strict $(ARGS)
 
 bench: $(VENV)/.bench-stamp  ## Compare the loop with a hand-written one, Lightning, Ignite and Accelerate (ARGS="...")
 	OMP_NUM_THREADS=1 $(python) benchmarks/loop.py $(ARGS)
