@@ -49,7 +49,8 @@ def test_configuration_errors_and_command_line_import_without_torch() -> None:
 
 def test_every_module_imports_without_the_optional_packages() -> None:
     optional = (
-        "monai pandas pyarrow nibabel pydicom nrrd edt sklearn torchmetrics lightning ignite accelerate sqlalchemy"
+        "monai pandas pyarrow nibabel pydicom nrrd edt sklearn torchmetrics lightning ignite accelerate sqlalchemy "
+        "apprise codecarbon mlflow mkdocs IPython"
     )
     done = import_without(optional, "weft")
     assert done.returncode == 0, done.stderr
