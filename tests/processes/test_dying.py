@@ -31,6 +31,7 @@ def random_kills(seed: int, count: int) -> list[dict[str, Any]]:
     return [{"rank": draw.randint(0, 1), "attempt": n, "at": step, "do": "kill"} for n, step in enumerate(steps)]
 
 
+@pytest.mark.timeout(1200)
 def test_a_run_whose_processes_are_killed_ten_times_ends_with_the_weights_of_one_left_alone(
     nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -39,7 +40,7 @@ def test_a_run_whose_processes_are_killed_ten_times_ends_with_the_weights_of_one
     kills += [{"rank": rank, "attempt": 8 + rank, "at": -3, "do": "kill"} for rank in (0, 1)]  # in (final) scoring
     file = write_job(tmp_path)
     job = start(nursery, "train", file, "--out", run, "--processes", "2", "--restarts", "10", sabotage=kills)
-    ended = job.wait(280)
+    ended = job.wait(900)
     assert ended.code == 0, ended.text
     assert ended.err.count("was killed by SIGKILL") == 10, ended.err
     for kill in kills[:8]:

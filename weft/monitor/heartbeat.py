@@ -121,7 +121,9 @@ class Signs:
                 break
             time.sleep(0.05)
         if not silent:
-            return error
+            return type(error)(
+                f"all processes lost one another, the connection between them broke: {error.message}", error.hint
+            )
         late = any(failure.cause == "late" for failure in found)
         names = ", ".join(f"process {other} (last heard of {self.place(other)})" for other in silent)
         what = "hangs or cannot be reached" if late else "died or cannot be reached"
