@@ -43,7 +43,7 @@ def test_one_two_and_three_processes_train_the_same(name: str, tmp_path: Path) -
         assert outcomes[0]["cases"] == alone["cases"]
 
 
-@pytest.mark.parametrize(("held_out", "world"), [(33, 2), (1, 3)])
+@pytest.mark.parametrize(("held_out", "world"), [(33, 2), pytest.param(1, 3, marks=pytest.mark.slow)])
 def test_scores_count_every_sample_once(held_out: int, world: int, tmp_path: Path) -> None:
     """33 samples on two processes are 33, and one validation sample on three processes is one."""
     count = 42
