@@ -7,6 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from weft.actions.scores import write_table
+from weft.metrics import build_scores
 from weft.runs import RunDirectory, collect_provenance
 
 EXPERIMENT = """\
@@ -158,3 +162,76 @@ def _result(status: str, scores: dict[str, dict[str, float]], epochs: int, best:
         result |= {"resume": "weft train --resume runs/x"}
         result["error"] = "the loss is nan in step 123, rows 4, 17 and 33" if status == "failed" else None
     return result
+
+
+def case_run(
+    path: Path,
+    kind: str = "multiclass",
+    metrics: tuple[Any, ...] = ("accuracy", "f1", "auroc"),
+    *,
+    sizes: dict[str, int] | None = None,
+    seed: int = 0,
+    noise: float = 1.0,
+    groups: int | None = None,
+    experiment: str | None = None,
+) -> RunDirectory:
+    """A finished run whose scores and rows of cases come from a score book, as training writes them.
+
+    Args:
+        kind: of the scores; "segmentation" has small images.
+        metrics: the scores.
+        sizes: cases of each split.
+        seed: of the answers; the truth is the same for all seeds.
+        noise: how far answers are from the truth.
+        groups: cases per group.
+    """
+    sizes = sizes or {"train": 60, "validation": 30, "test": 40}
+    with RunDirectory.create(path) as run:
+        run.experiment_file.write_text(experiment or EXPERIMENT.format(name=path.name, epochs=30))
+        extra = {"device": "cpu", "data": {"digest": "9f" * 32, "files": []}, "base": str(path.parent)}
+        run.write_json(run.provenance_file, collect_provenance("3c" * 32, {"seed": 42}, ["weft", "train"], extra=extra))
+        run.write_json(run.data_file, {split: {"items": size} for split, size in sizes.items()})
+        best = _write_history(run, 12)
+        scores, names, at = {}, {}, 0
+        for split, size in sizes.items():
+            names[split] = [f"case {number}" for number in range(at, at + size)]
+            at += size
+            scores[split] = _score_cases(run, split, names[split], kind, metrics, seed, noise)
+        record: dict[str, Any] = {"splits": names}
+        if groups is not None:
+            record["groups"] = {split: [f"p{int(n[5:]) // groups}" for n in cases] for split, cases in names.items()}
+        run.write_json(run.splits_file, record)
+        run.write_result(_result("finished", scores, 12, best))
+    return run
+
+
+def _score_cases(
+    run: RunDirectory, split: str, names: list[str], kind: str, metrics: tuple[Any, ...], seed: int, noise: float
+) -> dict[str, float]:
+    book = build_scores(list(metrics), kind=kind, classes=1 if kind == "regression" else 3)
+    book.add_curves()
+    first = int(names[0][5:])
+    truth = torch.Generator().manual_seed(first)
+    draws = torch.Generator().manual_seed(1000 * seed + first)
+    count = len(names)
+    if kind == "regression":
+        targets = 50 + 10 * torch.randn(count, 1, generator=truth)
+        outputs = targets + 4 * noise * torch.randn(count, 1, generator=draws)
+    elif kind == "segmentation":
+        targets = torch.randint(0, 3, (count, 1, 8, 8), generator=truth)
+        outputs = 3 * torch.nn.functional.one_hot(targets[:, 0], 3).movedim(-1, 1)
+        outputs = outputs + noise * torch.randn(count, 3, 8, 8, generator=draws)
+    elif kind == "multilabel":
+        targets = torch.randint(0, 2, (count, 3), generator=truth)
+        outputs = 2.0 * targets - 1 + noise * torch.randn(count, 3, generator=draws)
+    else:
+        classes = 2 if kind == "binary" else 3
+        targets = torch.randint(0, classes, (count,), generator=truth)
+        outputs = 2.0 * torch.nn.functional.one_hot(targets, classes) + noise * torch.randn(
+            count, classes, generator=draws
+        )
+    book.update(outputs, targets, loss=torch.tensor(0.5), cases=names)
+    content = {"split": split, "scores": book.compute(), "details": book.details(), "weights_sha256": "ab" * 32}
+    run.write_json(run.scores / f"{split}.json", content)
+    write_table(run.scores / f"{split}.csv", book.case_rows())
+    return book.compute()

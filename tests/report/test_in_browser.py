@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.report.samples import sample_folds, sample_run
+from tests.report.samples import case_run, sample_folds, sample_run
 from weft.report import write_report
+from weft.report.comparepage import write_comparison
+from weft.report.comparison import compare_runs
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -52,10 +56,25 @@ def chromium(tmp_path: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def long_names(tmp_path: Path) -> Path:
+    return write_report(sample_run(tmp_path / "run", labels=["benign", "a-malignant-kind-with-a-long-name-" * 3]).path)
+
+
+def everything(tmp_path: Path) -> Path:
+    return write_report(case_run(tmp_path / "run", groups=3).path, by=["target", "prediction"])
+
+
+def comparison(tmp_path: Path) -> Path:
+    runs = [case_run(tmp_path / ("a-run-with-quite-a-long-name-" * number), seed=number).path for number in (1, 2, 3)]
+    return write_comparison(compare_runs(runs), tmp_path / "compared.html")
+
+
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window_and_nothing_is_fetched(tmp_path: Path, width: int) -> None:
-    run = sample_run(tmp_path / "run", labels=["benign", "a-malignant-kind-with-a-very-long-name-" * 3])
-    page = write_report(run.path)
+@pytest.mark.parametrize("make", [long_names, everything, comparison])
+def test_nothing_is_wider_than_the_window_and_nothing_is_fetched(
+    tmp_path: Path, make: Callable[[Path], Path], width: int
+) -> None:
+    page = make(tmp_path)
     # the page forbids scripts; the copy that is measured allows the one that measures
     html = page.read_text(encoding="utf-8").replace("default-src 'none'", "script-src 'unsafe-inline'")
     measured = tmp_path / "measured.html"
@@ -85,3 +104,31 @@ def test_it_prints(tmp_path: Path) -> None:
     printed = tmp_path / "report.pdf"
     chromium(tmp_path, f"--print-to-pdf={printed}", page.as_uri())
     assert printed.read_bytes()[:5] == b"%PDF-"
+
+
+NODE = shutil.which("node")
+# Install them with `npm install --no-save axe-core playwright-core` in the repository, or say where they are.
+PACKAGES = Path(os.environ.get("WEFT_NODE_MODULES") or Path(__file__).parents[2] / "node_modules")
+
+
+@pytest.mark.skipif(
+    NODE is None or not all((PACKAGES / name).is_dir() for name in ("axe-core", "playwright-core")),
+    reason="needs node and `npm install --no-save axe-core playwright-core` (or WEFT_NODE_MODULES=…/node_modules)",
+)
+def test_axe_finds_no_fault(tmp_path: Path) -> None:
+    assert NODE is not None
+    assert CHROMIUM is not None
+    runs = [case_run(tmp_path / name, groups=4, seed=seed, noise=seed + 1.0) for seed, name in enumerate("ab")]
+    pages = [
+        write_report(runs[0].path, by=["target"]),
+        write_report(sample_folds(tmp_path / "folds").path),
+        write_comparison(compare_runs([run.path for run in runs]), tmp_path / "compared.html"),
+    ]
+    script = Path(__file__).with_name("axe.mjs")
+    command = [NODE, str(script), str(PACKAGES), CHROMIUM, *map(str, pages)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found) == 9
+    assert all(one["passes"] > 30 for one in found)
+    assert [one for one in found if one["violations"]] == []

@@ -15,6 +15,7 @@ from weft.runs import TIMING_COLUMNS, Row
 
 _NOT_SCORES = {"epoch", "step", "learning_rate", "train_loss", "validation_loss", *TIMING_COLUMNS}
 _MOST_CHARTS = 8  # of scores that share no axis
+_FEWEST_IN_BIN = 15  # items of a point of the calibration curve
 _FEW_EPOCHS = 3  # with so few the loss over the steps tells more
 
 
@@ -78,13 +79,40 @@ def detail_figures(details: Mapping[str, Any], split: str) -> list[str]:
     calibration = details.get("calibration")
     if isinstance(calibration, Mapping):
         points = _pairs(calibration.get("confidence"), calibration.get("frequency"))
-        filled = Series("observed frequency", [point for point in points if math.isfinite(point[1])])
+        filled = Series("observed frequency", joined_bins(points, calibration.get("count")))
         axes = Axes(
             "predicted probability", "observed frequency", _SHARE, _SHARE_WITH_AIR, diagonal=True, square=True,
             legend=False,
         )  # fmt: skip
         found.append(line_chart(f"Calibration, {split}", [filled], axes))
     return [figure for figure in found if figure]
+
+
+def joined_bins(points: Sequence[Point], counts: object) -> list[Point]:
+    """Bins of a calibration curve, joined with their neighbours until each has items enough to mean something.
+
+    Args:
+        points: (mean probability, observed frequency) of each bin; nan for an empty one.
+        counts: items of each bin; without them the filled bins are left as they are.
+    """
+    if not isinstance(counts, list) or len(counts) != len(points):
+        return [point for point in points if math.isfinite(point[1])]
+    filled = [(point, float(count)) for point, count in zip(points, counts) if math.isfinite(point[1]) and count]
+    least = min(_FEWEST_IN_BIN, sum(count for _, count in filled) / 4)
+    found: list[tuple[Point, float]] = []
+    for point, count in filled:
+        if found and found[-1][1] < least:
+            found[-1] = _merged(found[-1], (point, count))
+        else:
+            found.append((point, count))
+    if len(found) > 1 and found[-1][1] < least:
+        found[-2:] = [_merged(found[-2], found[-1])]
+    return [point for point, _ in found]
+
+
+def _merged(first: tuple[Point, float], second: tuple[Point, float]) -> tuple[Point, float]:
+    (a, m), (b, n) = first, second
+    return ((a[0] * m + b[0] * n) / (m + n), (a[1] * m + b[1] * n) / (m + n)), m + n
 
 
 def _class_curves(kind: CurveKind, groups: object, split: str) -> str:

@@ -113,7 +113,7 @@ def _split_facts(splits: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     if not facts:
         return []
     rows = [[key, *(split.get(key, "") for split in told_of.values())] for key in facts]
-    return [Table("Splits", ["", *(label(name) for name in splits)], rows)]
+    return [Table("Splits", ["Fact", *(label(name) for name in splits)], rows)]
 
 
 def _facts_of(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
