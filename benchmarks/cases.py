@@ -168,12 +168,13 @@ def slices(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return targets[:, None] + torch.randn(count, 1, 128, 128, generator=generator), targets
 
 
+SEGMENTATION = {"segmentation": {"classes": 2}}
 CASES = {
     case.key: case
     for case in (
         Case("a", "MLP 66-64-32-2 with dropout, batch 16", mlp, vectors, 16, 2048, 512, 4),
         Case("b", "CNN (105 k parameters) on 28×28, batch 64", cnn, pictures, 64, 2048, 512, 3),
-        Case("c", "U-Net (483 k parameters) on 128×128, batch 4", unet, slices, 4, 48, 16, 2, {"segmentation": {"classes": 2}}),
+        Case("c", "U-Net (483 k parameters) on 128×128, batch 4", unet, slices, 4, 48, 16, 2, SEGMENTATION),
     )
 }
 NULL = Case("null", "null model, batch 16", NullModel, vectors, 16, 1024, 128, 4, optimizer="SGD")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from benchmarks.cases import Case
@@ -35,12 +36,13 @@ class Contender:
     goal: float | None = None
     same_bits: bool = True
 
-    def load(self) -> Train:
-        """Its training function.
+    @property
+    def is_installed(self) -> bool:
+        """Whether its package is there."""
+        return self.package is None or find_spec(self.package) is not None
 
-        Raises:
-            ModuleNotFoundError: what it needs is not installed.
-        """
+    def load(self) -> Train:
+        """Its training function."""
         train = importlib.import_module(f"benchmarks.peers.{self.module}").train
         return lambda prepared, folder: train(prepared, folder, **self.options)
 

@@ -4,171 +4,24 @@
     OMP_NUM_THREADS=1 python benchmarks/loop.py --cases a       one case
     python benchmarks/loop.py --startup                         what `weft --help` and imports cost
 
-Everybody trains the same model from the same seed on the same data in the same order, with one thread, in this process, in
-turns with the loop by hand, and does the same besides: progress on a terminal, metrics, TensorBoard, checkpoints (see
-`benchmarks/peers`). What is compared is the CPU time of all threads from before the first epoch to after the last; that of
-building and of what comes after training is left out for everybody. Ratios are medians over pairs with 90 % intervals.
+Everybody trains the same model from the same seed on the same data in the same order, with one thread, in this process,
+in turns with the loop by hand, and does the same besides: progress on a terminal, metrics, TensorBoard, checkpoints
+(see `benchmarks/peers`). What is compared is the CPU time of all threads from before the first epoch to after the last;
+that of building and of what comes after training is left out for everybody. Ratios are medians over pairs with 90 %
+bootstrap intervals.
 """
 
-from __future__ import annotations
-
-import argparse
-import json
 import os
-import platform
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the repository, in place of this folder
-
-import torch
-
-from benchmarks import null_model, startup
-from benchmarks.cases import CASES, NULL, Case, prepare
-from benchmarks.contenders import PEERS, REFERENCES, Contender, contenders
-from benchmarks.pairs import Pairs, Spread, run_pairs
-
-HEADER = (
-    "| case | contender | CPU ms/step | ratio | 90 % interval | wall ratio | weights as by hand | goal |\n"
-    "|---|---|---:|---:|---|---:|---|---|"
-)
-NULL_HEADER = "| null model | own time per step, µs | 90 % interval | per epoch, ms | goal |\n|---|---:|---|---:|---|"
-
-
-def main() -> int:
-    """Run what the command line asks for; 1 when weights differ where they must not."""
-    arguments = parse()
-    if arguments.startup:
-        print("\n".join(startup.report(arguments.pairs)))
-        return 0
-    torch.set_num_threads(1)
-    print(surroundings(), flush=True)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="weft-benchmark-") as folder:
-        print(HEADER, flush=True)
-        for key in arguments.cases:
-            if key in CASES:
-                case = CASES[key].smaller() if arguments.quick else CASES[key]
-                rows += compare(case, arguments.pairs, Path(folder) / key, arguments.only)
-        if "null" in arguments.cases:
-            print(f"\n{NULL_HEADER}", flush=True)
-            rows += own_times(NULL.smaller() if arguments.quick else NULL, arguments.pairs, Path(folder) / "null", arguments.only)
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(rows, indent=1))
-    return int(any(row["same_weights"] is False for row in rows))
-
-
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*CASES, "null"]
-    parser.add_argument("--cases", nargs="+", choices=every, default=every, help="which problems (default: all)")
-    parser.add_argument("--only", metavar="TEXT", help="contenders with this in their name")
-    parser.add_argument("--pairs", type=int, default=9, help="interleaved pairs for each ratio (default: 9)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all runs, its ratios mean nothing")
-    parser.add_argument("--startup", action="store_true", help="only what starting costs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file")
-    return parser.parse_args()
-
-
-def surroundings() -> str:
-    """Where the figures come from, in a line."""
-    load = os.getloadavg()[0]
-    return (
-        f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores, load {load:.1f} at the start; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, device cpu, {torch.get_num_threads()} thread\n"
-    )
-
-
-def processor() -> str:
-    """The processor's name."""
-    file = Path("/proc/cpuinfo")
-    names = [line for line in file.read_text().splitlines() if line.startswith("model name")] if file.exists() else []
-    return names[0].partition(":")[2].strip() if names else platform.processor()
-
-
-def compare(case: Case, count: int, folder: Path, only: str | None) -> list[dict[str, Any]]:
-    """All contenders of a case, a row each."""
-    prepared = prepare(case, folder / "data")
-    length = -(-case.train_items // case.batch_size)
-    print(f"| {case.key} | {case.title}: {case.epochs} epochs of {length} steps | | | | | | |")
-    rows = []
-    for contender in contenders(case):
-        if only and only.lower() not in contender.name.lower():
-            continue
-        try:
-            train, reference = contender.load(), REFERENCES[contender.reference].load()
-        except ModuleNotFoundError as error:
-            print(f"| {case.key} | {contender.name} | skipped: {error.name} is not installed | | | | | |", flush=True)
-            rows.append({"case": case.key, "contender": contender.name, "skipped": error.name, "same_weights": None})
-            continue
-        row, line = ratio_row(case, contender, run_pairs(train, reference, prepared, folder, count))
-        print(line, flush=True)
-        rows.append(row)
-    return rows
-
-
-def ratio_row(case: Case, contender: Contender, pairs: Pairs) -> tuple[dict[str, Any], str]:
-    """The figures of a contender, and the line that shows them."""
-    cpu, wall = pairs.cpu, pairs.wall
-    own, reference = (sorted(run.cpu for run in runs)[len(runs) // 2] for runs in (pairs.own, pairs.reference))
-    both = list(zip(pairs.own, pairs.reference, strict=True))
-    same = all(one.same_weights(other) for one, other in both)
-    row = {
-        "case": case.key,
-        "contender": contender.name,
-        "reference": contender.reference,
-        "milliseconds_per_step": 1e3 * own / case.steps,
-        "reference_milliseconds_per_step": 1e3 * reference / case.steps,
-        "ratio": cpu.median,
-        "interval": [cpu.low, cpu.high],
-        "wall_ratio": wall.median,
-        "same_weights": same if contender.same_bits else None,
-        "largest_difference": max(one.difference(other) for one, other in both),
-        "goal": contender.goal,
-    }
-    weights = "same" if same else f"{'DIFFERENT, ' if contender.same_bits else ''}by ≤ {row['largest_difference']:.0e}"
-    line = (
-        f"| {case.key} | {contender.name} | {row['milliseconds_per_step']:.3f} "
-        f"(by hand {row['reference_milliseconds_per_step']:.3f}) | {cpu.median:.2f} | {cpu.low:.2f}–{cpu.high:.2f} | "
-        f"{wall.median:.2f} | {weights} | {verdict(cpu, contender.goal)} |"
-    )
-    return row, line
-
-
-def verdict(found: Spread, goal: float | None) -> str:
-    """Whether a goal is reached: the interval contains it or lies below it."""
-    if goal is None:
-        return ""
-    return f"≤ {goal:g}: {'yes' if found.low <= goal else 'no'}"
-
-
-def own_times(case: Case, count: int, folder: Path, only: str | None) -> list[dict[str, Any]]:
-    """The own time of everybody with the null model, a row each."""
-    everybody = [Contender("Weft, in memory", "by_weft", goal=100.0), *REFERENCES.values(), *PEERS]
-    rows = []
-    for contender in everybody:
-        if only and only.lower() not in contender.name.lower():
-            continue
-        try:
-            train = contender.load()
-        except ModuleNotFoundError as error:
-            print(f"| {contender.name} | skipped: {error.name} is not installed | | | |", flush=True)
-            rows.append({"case": "null", "contender": contender.name, "skipped": error.name, "same_weights": None})
-            continue
-        own = null_model.measure(train, case, folder / contender.module, count)
-        print(
-            f"| {contender.name} | {own.step.median:.0f} | {own.step.low:.0f}–{own.step.high:.0f} | {own.epoch.median:.1f} | "
-            f"{verdict(own.step, contender.goal)} |",
-            flush=True,
-        )
-        figures = {"microseconds_per_step": own.step.median, "milliseconds_per_epoch": own.epoch.median}
-        rows.append({"case": "null", "contender": contender.name, **figures, "same_weights": None})
-    return rows
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, which reads it then
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the repository, in place of this folder
+
+from benchmarks.tables import main, surroundings
+
+__all__ = ["main", "surroundings"]
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__))

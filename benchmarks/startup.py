@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from typing import Any
 
 from benchmarks.pairs import Spread, spread
 
@@ -34,7 +35,6 @@ print("torch" in sys.modules, file=sys.stderr)
 """
 PACKAGES = {
     "weft.engine": "weft",
-    "weft.actions": "weft",
     "lightning.pytorch": "lightning",
     "ignite.engine": "ignite",
     "accelerate": "accelerate",
@@ -46,8 +46,8 @@ def run() -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", _HELP], capture_output=True, text=True, check=True)
 
 
-def measure(count: int) -> dict[str, object]:
-    """All figures: wall seconds of `weft --help` (with the start of Python), CPU seconds and MiB of imports over torch."""
+def measure(count: int) -> dict[str, Any]:
+    """Wall seconds of `weft --help` (with the start of Python), CPU seconds and MiB of imports over torch."""
     helps, imports = [], {name: [] for name in PACKAGES if find_spec(PACKAGES[name]) is not None}
     torches: list[dict[str, float]] = []
     run()  # the first one reads the files from the disk
@@ -83,21 +83,18 @@ def imported(first: str, second: str) -> dict[str, float]:
 def report(count: int) -> list[str]:
     """The figures as lines of a Markdown table."""
     figures = measure(count)
-    help_time, torch_time = figures["help_seconds"], figures["torch_seconds"]
-    assert isinstance(help_time, Spread) and isinstance(torch_time, Spread) and isinstance(figures["imports"], dict)
-    lines = ["| start-up | median | 90 % interval | memory | goal |", "|---|---:|---|---:|---|"]
     loaded = "imports torch" if figures["help_imports_torch"] else "no torch imported"
-    lines.append(f"| `weft --help`, wall ({loaded}) | {help_time.median:.3f} s | {_interval(help_time)} | | ≤ 0.25 s |")
-    lines.append(
-        f"| `import torch`, CPU | {torch_time.median:.2f} s | {_interval(torch_time)} | {figures['torch_memory']:.0f} MiB | |"
-    )
+    lines = [
+        "| start-up | median | 90 % interval | memory | goal |",
+        "|---|---:|---|---:|---|",
+        _line(f"`weft --help`, wall ({loaded})", figures["help_seconds"], "", "≤ 0.25 s"),
+        _line("`import torch`, CPU", figures["torch_seconds"], f"{figures['torch_memory']:.0f} MiB", ""),
+    ]
     for name, (seconds, memory) in figures["imports"].items():
         goal = "≤ 0.3 s" if name == "weft.engine" else ""
-        lines.append(
-            f"| `import {name}` after torch, CPU | {seconds.median:.2f} s | {_interval(seconds)} | +{memory:.0f} MiB | {goal} |"
-        )
+        lines.append(_line(f"`import {name}` after torch, CPU", seconds, f"+{memory:.0f} MiB", goal))
     return lines
 
 
-def _interval(found: Spread) -> str:
-    return f"{found.low:.3f}–{found.high:.3f}"
+def _line(what: str, found: Spread, memory: str, goal: str) -> str:
+    return f"| {what} | {found.median:.2f} s | {found.low:.3f}–{found.high:.3f} | {memory} | {goal} |"

@@ -43,8 +43,8 @@ def train(prepared: Prepared, folder: Path) -> Outcome:
                 bar.set_postfix(loss=value, refresh=False)
                 accelerator.log({"train/loss": value}, step=step)
         validation_loss, accuracy = evaluate(accelerator, model, validation)
-        scores = {"train/epoch_loss": total / count, "validation/loss": validation_loss, "validation/accuracy": accuracy}
-        accelerator.log(scores, step=step)
+        accelerator.log({"train/epoch_loss": total / count}, step=step)
+        accelerator.log({"validation/loss": validation_loss, "validation/accuracy": accuracy}, step=step)
         accelerator.save_state(str(folder / "last"))
         if validation_loss < best:
             best = validation_loss

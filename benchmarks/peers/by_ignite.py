@@ -38,16 +38,22 @@ def train(prepared: Prepared, folder: Path) -> Outcome:
     logger.attach_output_handler(trainer, every, tag="train", output_transform=lambda value: {"loss": value})
     logger.attach_output_handler(trainer, Events.EPOCH_COMPLETED, tag="epoch", metric_names=["loss"])
     logger.attach_output_handler(
-        evaluator, Events.COMPLETED, tag="validation", metric_names="all", global_step_transform=lambda *_: trainer.state.iteration
+        evaluator,
+        Events.COMPLETED,
+        tag="validation",
+        metric_names="all",
+        global_step_transform=lambda *_: trainer.state.iteration,
     )
-    last = Checkpoint(
-        {"model": model, "optimizer": optimizer, "trainer": trainer}, DiskSaver(str(folder), require_empty=False), n_saved=1
-    )
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, last)
+    disk = DiskSaver(str(folder), require_empty=False)
+    state = {"model": model, "optimizer": optimizer, "trainer": trainer}
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, Checkpoint(state, disk, n_saved=1))
     best = Checkpoint(
-        {"model": model}, DiskSaver(str(folder), require_empty=False), filename_prefix="best", n_saved=1,
+        {"model": model},
+        disk,
+        filename_prefix="best",
+        n_saved=1,
         score_function=lambda engine: -engine.state.metrics["loss"],
-    )  # fmt: skip
+    )
     evaluator.add_event_handler(Events.COMPLETED, best)
     watch = Stopwatch()
     trainer.run(loaders.train, max_epochs=prepared.case.epochs)
