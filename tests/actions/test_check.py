@@ -274,6 +274,39 @@ def test_a_column_of_patients_that_nobody_named_is_noted(tmp_path: Path) -> None
     assert "patient_id" in finding.where
 
 
+@pytest.mark.slow
+def test_images_and_label_maps_on_unlike_grids_are_found(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    generator = np.random.default_rng(0)
+    for number in range(8):
+        image, label = generator.normal(size=(8, 8, 8)), np.zeros((8, 8, 8), np.uint8)
+        label[2:5, 2:5, number % 4 : 5] = 1
+        affine = np.diag([1.0, 1.0, 2.0 if number == 3 else 1.0, 1.0])
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), np.eye(4)), tmp_path / f"image{number}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, affine), tmp_path / f"label{number}.nii.gz")
+    table = {kind: [f"{kind}{number}.nii.gz" for number in range(8)] for kind in ("image", "label")}
+    write_table(tmp_path / "cases.csv", table)
+    dataset = {
+        "table": {"file": "cases.csv"},
+        "inputs": ["image"],
+        "targets": ["label"],
+        "split": {"ratio": [0.5, 0.5]},
+        "transforms": {"base": ["LoadImaged", "EnsureChannelFirstd"]},
+    }
+    model = {"UNet": {"in_channels": 1, "out_channels": 2, "spatial_dims": 3, "channels": [4, 8]}}
+    pytest.importorskip("monai")
+    report = check(experiment(tmp_path, dataset=dataset, model=model, training=training("segmentation", batch_size=2)))
+    finding = found(report, "geometry", "warning")
+    assert finding.evidence["cases"] == {"image3": "voxel size 1×1×1 mm against 1×1×2 mm"}
+
+
+def test_pictures_and_masks_of_unlike_size_are_found(tmp_path: Path) -> None:
+    file = clean_project(tmp_path, list(KINDS).index("masks in folders"))
+    mask = tmp_path / "data" / "train" / "y" / "5.npy"
+    np.save(mask, np.load(mask)[:31])
+    assert found(check(file), "geometry").evidence["cases"] == {"5": "size 32×32 against 31×32"}
+
+
 def test_items_with_unlike_labels_are_found(tmp_path: Path) -> None:
     train = columns()
     for name in "abc":
@@ -501,6 +534,16 @@ def test_the_first_of_several_folds_is_looked_at(tmp_path: Path) -> None:
     report = check(experiment(tmp_path, dataset__table={"file": "train.csv"}, dataset__split=split))
     assert report.ok
     assert "fold 1 of 3" in report.left_out["other folds"]
+
+
+def test_a_class_missing_from_the_training_of_another_fold_is_found(tmp_path: Path) -> None:
+    train = columns()
+    train["label"] = np.arange(60) % 2
+    train["label"][10] = 2
+    tables(tmp_path, train)
+    file = experiment(tmp_path, dataset__table={"file": "train.csv"}, dataset__split={"folds": 5})
+    told = [finding for finding in check(file).findings if finding.check == "missing class"]
+    assert [finding.evidence["classes"] for finding in told if finding.severity == "error"] == [["2"]]
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)

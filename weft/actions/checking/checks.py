@@ -14,8 +14,9 @@ from torch import Tensor
 
 from weft.actions.checking import leaks
 from weft.actions.checking.findings import CheckReport, Findings
+from weft.actions.checking.geometry import check_geometry
 from weft.actions.checking.inputs import InputNames, check_inputs
-from weft.actions.checking.labels import check_finite_targets, check_loaded_labels
+from weft.actions.checking.labels import check_finite_targets, check_fold_classes, check_loaded_labels
 from weft.actions.checking.modelling import ModelCheck
 from weft.actions.checking.raw import check_raw_labels, divided, input_names, read_raw, without_inputs
 from weft.actions.checking.samples import Looked, look
@@ -94,6 +95,7 @@ class _Check:
         looked = {name: look(split, self.seconds, self.findings, labels=labels) for name, split in data.splits.items()}
         self.report.looked_at = {name: seen.describe() for name, seen in looked.items()}
         self._check_data(data, looked, labels)
+        self._check_other_folds(data)
         check_batches(self.experiment, data, self.findings)
         stop = [f.check for f in self.findings if f.severity == "error" and f.check in _NO_TRAINING]
         if stop:
@@ -150,6 +152,7 @@ class _Check:
         leaks.check_repeats(looked, findings, labels=labels)
         leaks.check_groups(data, findings)
         leaks.check_files(self.parts, findings, self.seconds)
+        check_geometry(self.parts, findings, self.seconds, transformed=bool(dataset.transforms.base))
         if dataset.table is not None and dataset.group is None:
             leaks.check_ungrouped_columns(self._unnamed_columns(data), findings)
         if "train" in data.splits:
@@ -179,6 +182,17 @@ class _Check:
                 if column not in used:
                     cells.setdefault(column, {})[name] = [str(values[at[line]]) for line in split.rows]
         return cells
+
+    def _check_other_folds(self, data: Data) -> None:
+        """Classes that are missing from training in another fold; for labels in memory, where looking is cheap."""
+        if "other folds" not in self.report.left_out or data.classes is None or data.fold_count is None:
+            return
+        if data.splits["train"].arrays is None:
+            return
+        for fold in range(2, data.fold_count + 1):
+            other = open_experiment_data(self.experiment.model_copy(update={"fold": fold}))
+            check_fold_classes(other, fold, self.findings)
+        self.report.left_out["other folds"] += "; of the others only the classes"
 
     # --- model --------------------------------------------------------------------------------------------------------
 

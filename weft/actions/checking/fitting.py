@@ -86,7 +86,7 @@ def constant_loss(run: Run, batch: Batch) -> float:
     targets, loss = batch.targets, run.task.loss
     plain = isinstance(run.task, Classification) and run.task.kind != "multilabel"
     if plain and isinstance(targets, Tensor) and getattr(loss, "weight", None) is None:
-        shares = torch.unique(targets, return_counts=True)[1].double() / batch.size
+        shares = torch.unique(targets.cpu(), return_counts=True)[1].double() / batch.size
         return float(-(shares * shares.log()).sum()) or math.inf
     return math.inf
 
@@ -145,7 +145,7 @@ def _fit(run: Run, batch: Batch, rate: float, end: float) -> Fit:
 
 def _is_enough(run: Run, batch: Batch) -> Callable[[float, float], bool]:
     if isinstance(run.task, Regression) and isinstance(batch.targets, Tensor):
-        spread = float(batch.targets.double().var(correction=0)) if batch.targets.numel() > 1 else 0.0
+        spread = float(batch.targets.cpu().double().var(correction=0)) if batch.targets.numel() > 1 else 0.0
         return lambda first, loss: loss <= max(0.1 * first, 0.02 * spread) if first > 0 else False
     return lambda first, loss: loss <= 0.1 * first if first > 0 else False
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from weft.actions.checking.findings import Findings, count, listed, number
 from weft.actions.checking.raw import check_label_values
 from weft.actions.checking.samples import Looked
+from weft.data import Data
 
 _IMBALANCE = 10.0  # the largest class by the smallest, from which on it is worth a warning
 _MOST_CLASSES = 1000
@@ -176,6 +179,27 @@ def _check_missing(
             message + ": its scores say nothing",
             "divide the data with dataset.split.stratified: true, or use fewer or larger parts",
             classes=missing,
+        )
+
+
+def check_fold_classes(data: Data, fold: int, findings: Findings) -> None:
+    """Classes of which a fold has no item to train on, though the data have some."""
+    assert data.classes is not None
+    present = {}
+    for name, split in data.splits.items():
+        targets = split.arrays[1] if split.arrays is not None else None
+        if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
+            return
+        present[name] = set(targets.tolist())
+    missing = set.union(*present.values()) - present["train"]
+    if missing:
+        findings.error(
+            "missing class",
+            f"train, fold {fold}",
+            f"class {listed(data.classes[label] for label in sorted(missing))} has no item in train: it "
+            "cannot be learned",
+            "divide the data with dataset.split.stratified: true, or use fewer folds",
+            classes=[data.classes[label] for label in sorted(missing)],
         )
 
 

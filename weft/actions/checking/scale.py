@@ -103,5 +103,5 @@ def starting_loss(task: Task, outputs: Tensor, targets: Any, *, form: Form) -> S
         zeros = zeros.log() if form == "log-probabilities" else zeros
     constant = None
     if isinstance(task, Regression) and isinstance(task.loss, nn.MSELoss):
-        constant = float(targets.double().var(0, correction=0).mean())
+        constant = float(targets.cpu().double().var(0, correction=0).mean())
     return Start(float(task.loss_of(outputs, targets)), float(task.loss_of(zeros, targets)), constant)
