@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,12 @@ run:
 """
 
 
+@cache
+def provenance(command: tuple[str, ...] = ("weft", "train")) -> dict[str, Any]:
+    """Where the sample runs come from; collected once, for it asks git and the list of packages."""
+    return collect_provenance("3c" * 32, {"seed": 42}, list(command))
+
+
 def sample_run(
     path: Path, *, name: str = "digits", labels: list[str] | None = None, epochs: int = 30, status: str = "finished"
 ) -> RunDirectory:
@@ -41,9 +48,8 @@ def sample_run(
     labels = labels if labels is not None else [str(digit) for digit in range(10)]
     with RunDirectory.create(path) as run:
         run.experiment_file.write_text(EXPERIMENT.format(name=name, epochs=max(epochs, 30)))
-        command = ["weft", "train", f"{name}.yaml", "--out", "runs/x", "--password", "hunter2"]
-        extra = {"device": "cpu", "data": {"digest": "9f" * 32}}
-        run.write_json(run.provenance_file, collect_provenance("3c" * 32, {"seed": 42}, command, extra=extra))
+        command = ("weft", "train", f"{name}.yaml", "--out", "runs/x", "--password", "hunter2")
+        run.write_json(run.provenance_file, provenance(command) | {"device": "cpu", "data": {"digest": "9f" * 32}})
         sizes = {"train": 1257, "validation": 270, "test": 270}
         run.write_json(run.data_file, {split: _data(size, labels) for split, size in sizes.items()})
         best = _write_history(run, epochs)
@@ -56,7 +62,7 @@ def sample_folds(path: Path, folds: int = 5) -> RunDirectory:
     """A k-fold run: its folds and their summary."""
     with RunDirectory.create(path) as parent:
         parent.experiment_file.write_text(EXPERIMENT.format(name="digits, 5 folds", epochs=30))
-        parent.write_json(parent.provenance_file, collect_provenance("3c" * 32, {"seed": 42}, ["weft", "train"]))
+        parent.write_json(parent.provenance_file, provenance())
         accuracies = []
         for number in range(1, folds + 1):
             fold = sample_run(parent.fold(number), epochs=10 + number)
@@ -189,7 +195,7 @@ def case_run(
     with RunDirectory.create(path) as run:
         run.experiment_file.write_text(experiment or EXPERIMENT.format(name=path.name, epochs=30))
         extra = {"device": "cpu", "data": {"digest": "9f" * 32, "files": []}, "base": str(path.parent)}
-        run.write_json(run.provenance_file, collect_provenance("3c" * 32, {"seed": 42}, ["weft", "train"], extra=extra))
+        run.write_json(run.provenance_file, provenance() | extra)
         run.write_json(run.data_file, {split: {"items": size} for split, size in sizes.items()})
         best = _write_history(run, 12)
         scores, names, at = {}, {}, 0

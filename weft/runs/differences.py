@@ -253,7 +253,7 @@ def changed_patches(first: Path, second: Path) -> list[FileChange]:
             removed = sum(line.startswith("-") for line in lines[2:])
             if len(lines) > _MOST_LINES:
                 lines = [*lines[:_MOST_LINES], f"… {len(lines) - _MOST_LINES} more lines"]
-            found.append(FileChange(name, added, removed, "\n".join(mask(line) for line in lines)))
+            found.append(FileChange(name, added, removed, "\n".join(line[:1] + mask(line[1:]) for line in lines)))
     return found
 
 
