@@ -32,11 +32,11 @@ def rows(count: int, float64: bool = True) -> tuple[Tensor, Tensor]:
 class Net(nn.Module):
     """A small network, with batch normalisation and dropout where asked, in float64 or float32."""
 
-    def __init__(self, batch_norm: bool = False, dropout: float = 0.0, float64: bool = True) -> None:
+    def __init__(self, batch_norm: bool = False, dropout: float = 0.0, float64: bool = True, hidden: int = 16) -> None:
         super().__init__()
         self.dtype = torch.float64 if float64 else torch.float32
-        middle = nn.BatchNorm1d(16) if batch_norm else nn.Identity()
-        self.layers = nn.Sequential(nn.Linear(30, 16), middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2))
+        middle = nn.BatchNorm1d(hidden) if batch_norm else nn.Identity()
+        self.layers = nn.Sequential(nn.Linear(30, hidden), middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, 2))
         self.to(self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:

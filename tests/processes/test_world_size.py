@@ -24,6 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "float64": ({}, 1e-10),
     "float64 with batch statistics": ({"model": {"batch_norm": True}}, 1e-10),
     "float64, accumulated": ({"training": {"accumulate": 3, "batch_size": 8}}, 1e-10),
+    "float64, more parameters than are summed one by one": ({"model": {"hidden": 2500, "batch_norm": True}}, 1e-10),
     "float32": ({"model": {"float64": False}}, 1e-5),
 }
 
