@@ -25,8 +25,8 @@ logger = logging.getLogger("weft")
 
 LAUNCHED = "WEFT_LAUNCHED_BY"  # set for processes that `launch` started: it reports for them
 _GRACE = 5.0  # seconds that the others have to end by themselves when one has failed
-_SHORT_GRACE = 1.0  # where one has waited in vain for another, all that is left is to end that one
-_LAST_GRACE = 2.0  # and to follow a SIGTERM
+_SHORT_GRACE = 0.5  # where one has waited in vain for another, all that is left is to end that one
+_LAST_GRACE = 1.0  # and to follow a SIGTERM
 _INTERVAL = 0.05
 
 

@@ -19,6 +19,7 @@ HEARTBEATS = ".heartbeats"  # folder in the run directory
 SIGNS = "WEFT_SIGNS"  # names another folder, where one process of this machine has started all others
 _WIDTH = 64  # a sign is overwritten in place, so it always has the same length
 _PATIENCE = 3.0  # seconds in which processes that notice a failure write that down
+_PATIENCE_LATE = 1.0  # those that wait in vain notice at the same time
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ class Signs:
             rank, world: which process it is, of how many.
         """
         self.tell(Failure.of(rank, error))
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + (_PATIENCE_LATE if isinstance(error, ExchangeTimeout) else _PATIENCE)
         while True:
             found = [failure for other in range(world) if (failure := self.failure(other)) is not None]
             silent = [other for other in range(world) if all(failure.rank != other for failure in found)]
