@@ -36,6 +36,7 @@ from benchmarks.cases import CASES, SEED, Case, prepare
 from benchmarks.pairs import spread
 from weft.config import Component, load_experiment, resolve
 from weft.data import open_data
+from weft.data.order import permutation
 from weft.engine import build_run, drive_alone, training
 from weft.engine.determinism import reproducible
 from weft.engine.processes import drive_among_processes, find_place, joined
@@ -207,8 +208,6 @@ def by_weft(case: Case, folder: str) -> tuple[float, float, dict[str, torch.Tens
 
 def by_hand(case: Case, folder: str) -> tuple[float, float, dict[str, torch.Tensor]]:
     """A bare loop over the same global batches, each process its part of them."""
-    from weft.data import seed_for
-
     tensors = case.tensors()
     (inputs, targets), (held_inputs, held_targets) = tensors["train"], tensors["validation"]
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -220,7 +219,7 @@ def by_hand(case: Case, folder: str) -> tuple[float, float, dict[str, torch.Tens
     wall, cpu = time.perf_counter(), time.process_time()
     for epoch in range(case.epochs):
         network.train()
-        order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed_for(SEED, epoch)))
+        order = permutation(len(inputs), SEED, epoch)
         total = 0.0
         for batch in order.split(case.batch_size):
             rows = batch[rank::world]
