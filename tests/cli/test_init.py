@@ -71,6 +71,7 @@ def test_the_make_targets_of_a_new_project_exist(project: Path) -> None:
     assert "make check" in workflow
 
 
+@pytest.mark.slow
 def test_the_data_of_a_new_project_are_the_same_each_time(project: Path) -> None:
     table = next((project / "data").glob("*.csv"))
     files = sorted(path for path in (project / "data").rglob("*") if path.is_file())
@@ -80,6 +81,7 @@ def test_the_data_of_a_new_project_are_the_same_each_time(project: Path) -> None
     assert table in files
 
 
+@pytest.mark.slow
 def test_the_notebook_of_a_new_project_trains(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     good("init", folder)

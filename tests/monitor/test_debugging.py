@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 import weft
+from tests.cli.lab import good
 from weft.errors import NotFiniteError
 from weft.monitor.debugging import describe
 
@@ -67,10 +66,9 @@ def test_the_command_says_it_on_standard_error(tmp_path: Path) -> None:
         f"from pathlib import PosixPath\n\nimport weft\n\nexperiment = weft.Experiment(**{content!r})\n",
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "weft", "train", str(file), "--debug", "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "debug: step 1" in done.stderr
-    assert done.stdout.splitlines() == [str(tmp_path / "run")]
+    outcome = good("train", file, "--debug", "--out", tmp_path / "run")
+    assert "debug: step 1" in outcome.err
+    assert outcome.out.splitlines() == [str(tmp_path / "run")]
 
 
 def test_a_tensor_is_described_in_a_line() -> None:

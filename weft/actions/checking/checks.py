@@ -32,7 +32,7 @@ from weft.engine.seeding import outer_randomness_kept
 from weft.errors import ConfigError, WeftError
 
 _SECONDS = 1.5  # for looking at samples of each split, for reading files, and for overfitting: each
-_THOROUGH_SECONDS = 600.0
+_LONG_SECONDS = 10.0  # for overfitting, when somebody wants it thoroughly
 
 
 def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = False) -> CheckReport:
@@ -62,7 +62,9 @@ def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = Fal
     else:
         report.name = experiment.name
         with outer_randomness_kept():
-            _Check(experiment, report, _THOROUGH_SECONDS if thorough else _SECONDS).run()
+            _Check(
+                experiment, report, math.inf if thorough else _SECONDS, _LONG_SECONDS if thorough else _SECONDS
+            ).run()
     report.sort()
     report.seconds = time.monotonic() - started
     return report
@@ -73,6 +75,7 @@ class _Check:
     experiment: Experiment
     report: CheckReport
     seconds: float
+    fit_seconds: float
     parts: dict[str, Part] = field(default_factory=dict)
     names: InputNames = field(default_factory=lambda: InputNames((), ()))
 
@@ -216,7 +219,7 @@ class _Check:
                 report.findings,
                 report.measured,
                 report.left_out,
-                self.seconds,
+                self.fit_seconds,
             )
             report.estimates = model.run()
 
