@@ -24,6 +24,7 @@ NEEDS = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_works_as_written(name: str, tmp_path: Path) -> None:
     for package in ("sklearn", *NEEDS.get(name, ())):
