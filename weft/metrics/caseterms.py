@@ -113,34 +113,43 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Samples in the order of a score, the highest first.
+    """Samples in the order of a score, the highest first, in steps: a step holds the samples of one value, or of some
+    values that no positive has (no area under a curve depends on the order of negatives among themselves).
 
     Args:
         cases: number of the case at each place [n].
-        positive: whether it is a positive [n].
-        starts: places where a new value of the score begins [K].
+        starts: places where steps begin [K].
+        positives: the cases that are positive, in order [P].
+        positive_starts: places in `positives` where a step begins [S].
+        positive_steps: numbers of the steps with positives [S].
     """
 
     cases: Array
-    positive: Array
     starts: Array
+    positives: Array
+    positive_starts: Array
+    positive_steps: Array
 
     @classmethod
     def by(cls, scores: Array, positive: Array) -> Order:
         """Sort samples by their score."""
         cases = numpy.argsort(-scores, kind="stable")
-        falling = scores[cases]
+        falling, positive = scores[cases], positive[cases]
         starts = numpy.flatnonzero(numpy.concatenate(([True], falling[1:] != falling[:-1])))
-        return cls(cases, positive[cases], starts)
+        with_positives = numpy.add.reduceat(positive.astype(numpy.int64), starts) > 0
+        starts = starts[with_positives | numpy.concatenate(([True], with_positives[:-1]))]
+        steps = (numpy.searchsorted(starts, numpy.arange(len(cases)), side="right") - 1)[positive]
+        positive_steps, positive_starts = numpy.unique(steps, return_index=True)
+        return cls(cases, starts, cases[positive], positive_starts, positive_steps)
 
     def counts(self, weights: Array) -> tuple[Array, Array]:
-        """Weights of positives and of negatives at each distinct score [B, K], from weights of cases [B, n]."""
-        placed = weights[:, self.cases]
-        positives = placed * self.positive
-        negatives = placed - positives
-        if len(self.starts) == len(self.cases):
-            return positives, negatives
-        return numpy.add.reduceat(positives, self.starts, 1), numpy.add.reduceat(negatives, self.starts, 1)
+        """Weights of positives and of negatives in each step [B, K], from weights of cases [B, n]."""
+        both = numpy.add.reduceat(weights[:, self.cases], self.starts, 1)
+        positives = numpy.zeros_like(both)
+        if len(self.positives):
+            found = numpy.add.reduceat(weights[:, self.positives], self.positive_starts, 1)
+            positives[:, self.positive_steps] = found
+        return positives, both - positives
 
 
 # --- families: what each needs of the table ---------------------------------------------------------------------------
