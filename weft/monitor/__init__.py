@@ -8,7 +8,7 @@ from weft.config import Experiment
 from weft.engine.events import Observer
 from weft.monitor.carbon import CARBON_FILE, Carbon, carbon_of
 from weft.monitor.debugging import Debugging
-from weft.monitor.heartbeat import HEARTBEATS, Heartbeat
+from weft.monitor.heartbeat import Heartbeat, Signs
 from weft.monitor.logfile import LogFile, messages_kept, words_of
 from weft.monitor.mlflow import MLflow
 from weft.monitor.notifications import Notifications, notifications_of
@@ -19,7 +19,6 @@ from weft.runs import RunDirectory
 
 __all__ = [
     "CARBON_FILE",
-    "HEARTBEATS",
     "Carbon",
     "ConsoleSummary",
     "Debugging",
@@ -28,6 +27,7 @@ __all__ = [
     "MLflow",
     "Notifications",
     "ProgressBar",
+    "Signs",
     "StepsCSV",
     "TensorBoard",
     "messages_kept",
