@@ -80,7 +80,7 @@ class ModelCheck:
         check_rates(trial.state.optimizers, peaks, self.findings)
         with as_it_was(trial):
             if not self._outputs_fit(trial, batches[0]):
-                self.left_out["training step"] = "the outputs of the model do not fit the targets"
+                self.left_out["training step"] = "the errors above come first"
                 return {}
         with as_it_was(trial):
             measured = self._steps(trial, batches)
@@ -133,6 +133,14 @@ class ModelCheck:
         outputs: Tensor = answer[0]
         self.measured["outputs"] = list(outputs.shape[1:])
         if not self._sizes_fit(task, outputs):
+            return False
+        if batch.targets is None:
+            self.findings.error(
+                "no targets",
+                "train",
+                "the items have inputs only, so there is nothing to learn",
+                "name dataset.targets, or let the dataset give (inputs, targets)",
+            )
             return False
         wanted = form_for_loss(task)
         learning.check_form(task, outputs, form_of_outputs(outputs), wanted, self.findings)
