@@ -85,6 +85,7 @@ def test_a_program_that_trains_whenever_it_is_loaded_is_told_so_once(tmp_path: P
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_program_that_leaves_whenever_it_is_loaded_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN + "import sys\nsys.exit(3)\n")
     done = run_python(tmp_path, "-m", "weft", "show", "own.py")
@@ -112,6 +113,7 @@ def test_a_class_under_the_guard_of_the_program_is_not_found_again(tmp_path: Pat
     assert "top level" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_module_of_a_package_that_is_run_goes_by_its_import_path(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()

@@ -165,7 +165,10 @@ for workers in (0, 2):
 """
 
 
-@pytest.mark.parametrize(("options", "reason"), [("size=32k", "No space left"), ("ro,size=1m", "Read-only")])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [("size=32k", "No space left"), pytest.param("ro,size=1m", "Read-only", marks=pytest.mark.slow)],
+)
 def test_a_disk_that_refuses_is_told_once_and_training_goes_on(tmp_path: Path, options: str, reason: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
