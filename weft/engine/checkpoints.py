@@ -120,8 +120,8 @@ class CheckpointFolder:
         path = self.folder / f"{kind}-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
         write_atomically(path, data)
         # The same step written again (a resumed run) leaves one file: the newest content counts.
-        for twin in self.folder.glob(f"{kind}-{step:09d}-*.pt"):
-            if twin != path:
+        for twin in self._files(kind):
+            if _step(twin) == step and twin != path:
                 twin.unlink(missing_ok=True)
         return path
 
