@@ -35,12 +35,6 @@ class Outcome:
             torch.equal(value, other.weights[name]) for name, value in self.weights.items()
         )
 
-    def difference(self, other: Outcome) -> float:
-        """Largest difference of a weight."""
-        return max(
-            float((value.double() - other.weights[name].double()).abs().max()) for name, value in self.weights.items()
-        )
-
 
 Train = Callable[[Prepared, Path], Outcome]
 
@@ -81,8 +75,12 @@ def make_loaders(prepared: Prepared, *, row_by_row: bool = False) -> Loaders:
     return Loaders(train, validation, generator)
 
 
-def make_model(case: Case) -> tuple[nn.Module, torch.optim.Optimizer]:
+def make_model(
+    case: Case, *, fused: bool = False, memory_format: torch.memory_format = torch.preserve_format
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The seeded model and its optimizer."""
     torch.manual_seed(SEED)
-    model = case.model()
-    return model, getattr(torch.optim, case.optimizer)(model.parameters(), lr=case.learning_rate)
+    model = case.model().to(memory_format=memory_format)
+    make = getattr(torch.optim, case.optimizer)
+    options = {"fused": True} if fused else {}
+    return model, make(model.parameters(), lr=case.learning_rate, **options)

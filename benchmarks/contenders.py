@@ -25,7 +25,7 @@ class Contender:
         reference: the contender it is compared with.
         package: what must be installed for it; None for what Weft brings along.
         goal: the ratio that is aimed at, None for the others.
-        same_bits: whether the weights must be those of the reference, to the bit.
+        twin: what the loop by hand is told besides to end with the same weights, to the bit; None for nothing.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Contender:
     reference: str = BY_HAND
     package: str | None = None
     goal: float | None = None
-    same_bits: bool = True
+    twin: dict[str, Any] | None = None
 
     @property
     def is_installed(self) -> bool:
@@ -56,16 +56,15 @@ PEERS = [
     Contender("Ignite", "by_ignite", package="ignite"),
     Contender("Accelerate", "by_accelerate", package="accelerate"),
 ]
+_FUSED, _FUSED_LAST = {"fused": True}, {"fused": True, "channels_last": True}
 _SMALL = [
-    Contender("Weft, in memory, fused", "by_weft", {"fused": True}, goal=0.6, same_bits=False),
+    Contender("Weft, in memory, fused", "by_weft", _FUSED, goal=0.6, twin=_FUSED),
     Contender("Weft, in memory", "by_weft", goal=0.8),
     Contender("Weft, arbitrary Dataset", "by_weft", {"row_by_row": True}, BY_ROW, goal=1.05),
 ]
 _LARGE = [
     Contender("Weft", "by_weft", goal=1.02),
-    Contender(
-        "Weft, channels_last, fused", "by_weft", {"fused": True, "channels_last": True}, goal=0.8, same_bits=False
-    ),
+    Contender("Weft, channels_last, fused", "by_weft", _FUSED_LAST, goal=0.8, twin=_FUSED_LAST),
 ]
 
 

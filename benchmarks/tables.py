@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import torch
 
 from benchmarks import null_model, startup
 from benchmarks.cases import CASES, NULL, Case, prepare
+from benchmarks.common import Outcome
 from benchmarks.contenders import PEERS, REFERENCES, Contender, contenders
-from benchmarks.pairs import Pairs, Spread, run_pairs
+from benchmarks.pairs import Pairs, Spread, run_once, run_pairs
 
 HEADER = (
-    "| case | contender | CPU ms/step | ratio | 90 % interval | wall ratio | weights as by hand | goal |\n"
+    "| case | contender | CPU ms/step | ratio | 90 % interval | wall ratio | weights of the loop by hand | goal |\n"
     "|---|---|---:|---:|---|---:|---|---|"
 )
 NULL_HEADER = "| null model | own time per step, µs | 90 % interval | per epoch, ms | goal |\n|---|---:|---|---:|---|"
@@ -91,7 +93,12 @@ def compare(case: Case, count: int, folder: Path, only: str | None) -> list[dict
             rows.append(skipped_row(case, contender))
             continue
         train, reference = contender.load(), REFERENCES[contender.reference].load()
-        row, line = ratio_row(case, contender, run_pairs(train, reference, prepared, folder, count))
+        pairs = run_pairs(train, reference, prepared, folder, count)
+        twin = pairs.reference[0]
+        if contender.twin is not None:
+            by_hand = replace(REFERENCES[contender.reference], options=contender.twin).load()
+            twin = run_once(by_hand, prepared, folder / "run")
+        row, line = ratio_row(case, contender, pairs, twin)
         print(line, flush=True)
         rows.append(row)
     return rows
@@ -102,12 +109,10 @@ def skipped_row(case: Case, contender: Contender) -> dict[str, Any]:
     return {"case": case.key, "contender": contender.name, "skipped": contender.package, "same_weights": None}
 
 
-def ratio_row(case: Case, contender: Contender, pairs: Pairs) -> tuple[dict[str, Any], str]:
-    """The figures of a contender, and the line that shows them."""
+def ratio_row(case: Case, contender: Contender, pairs: Pairs, twin: Outcome) -> tuple[dict[str, Any], str]:
+    """The figures of a contender, and the line that shows them; its weights must be those of `twin`."""
     cpu, wall = pairs.cpu, pairs.wall
     own, reference = (sorted(run.cpu for run in runs)[len(runs) // 2] for runs in (pairs.own, pairs.reference))
-    both = list(zip(pairs.own, pairs.reference, strict=True))
-    same = all(one.same_weights(other) for one, other in both)
     row = {
         "case": case.key,
         "contender": contender.name,
@@ -117,11 +122,12 @@ def ratio_row(case: Case, contender: Contender, pairs: Pairs) -> tuple[dict[str,
         "ratio": cpu.median,
         "interval": [cpu.low, cpu.high],
         "wall_ratio": wall.median,
-        "same_weights": same if contender.same_bits else None,
-        "largest_difference": max(one.difference(other) for one, other in both),
+        "same_weights": all(run.same_weights(twin) for run in pairs.own),
         "goal": contender.goal,
     }
-    weights = "same" if same else f"{'DIFFERENT, ' if contender.same_bits else ''}by ≤ {row['largest_difference']:.0e}"
+    weights = "the same" if row["same_weights"] else "DIFFERENT"
+    if contender.twin is not None:
+        weights += f", told {' and '.join(contender.twin)}"
     line = (
         f"| {case.key} | {contender.name} | {row['milliseconds_per_step']:.3f} "
         f"(by hand {row['reference_milliseconds_per_step']:.3f}) | {cpu.median:.2f} | {cpu.low:.2f}–{cpu.high:.2f} | "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -56,7 +57,7 @@ def train(prepared: Prepared, folder: Path) -> Outcome:
 
 
 @torch.no_grad()
-def evaluate(accelerator: Accelerator, model: nn.Module, loader: DataLoader) -> tuple[float, float]:  # type: ignore[type-arg]
+def evaluate(accelerator: Accelerator, model: nn.Module, loader: DataLoader[Any]) -> tuple[float, float]:
     """Loss and accuracy, over all processes where there are several."""
     model.eval()
     total, right, labels, count = 0.0, 0, 0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensorboardX import SummaryWriter
@@ -16,10 +17,13 @@ from benchmarks.common import Outcome, Stopwatch, make_loaders, make_model
 from weft import seed_for
 
 
-def train(prepared: Prepared, folder: Path, *, row_by_row: bool = False) -> Outcome:
+def train(
+    prepared: Prepared, folder: Path, *, row_by_row: bool = False, fused: bool = False, channels_last: bool = False
+) -> Outcome:
     """Train by hand."""
     loaders = make_loaders(prepared, row_by_row=row_by_row)
-    model, optimizer = make_model(prepared.case)
+    memory_format = torch.channels_last if channels_last else torch.preserve_format
+    model, optimizer = make_model(prepared.case, fused=fused, memory_format=memory_format)
     writer = SummaryWriter(str(folder / "tensorboard"))
     best, step = float("inf"), 0
     watch = Stopwatch()
@@ -30,7 +34,7 @@ def train(prepared: Prepared, folder: Path, *, row_by_row: bool = False) -> Outc
         bar = tqdm(loaders.train, desc=f"epoch {epoch + 1}", leave=False)
         for inputs, targets in bar:
             optimizer.zero_grad()
-            loss = functional.cross_entropy(model(inputs), targets)
+            loss = functional.cross_entropy(model(inputs.to(memory_format=memory_format)), targets)
             loss.backward()
             optimizer.step()
             value = loss.item()
@@ -40,7 +44,7 @@ def train(prepared: Prepared, folder: Path, *, row_by_row: bool = False) -> Outc
             if step % LOG_EVERY == 0:
                 bar.set_postfix(loss=value, refresh=False)
                 writer.add_scalar("train/loss", value, step)
-        validation_loss, accuracy = evaluate(model, loaders.validation)
+        validation_loss, accuracy = evaluate(model, loaders.validation, memory_format)
         writer.add_scalar("train/epoch_loss", total / count, step)
         writer.add_scalar("validation/loss", validation_loss, step)
         writer.add_scalar("validation/accuracy", accuracy, step)
@@ -55,12 +59,12 @@ def train(prepared: Prepared, folder: Path, *, row_by_row: bool = False) -> Outc
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader: DataLoader) -> tuple[float, float]:  # type: ignore[type-arg]
+def evaluate(model: nn.Module, loader: DataLoader[Any], memory_format: torch.memory_format) -> tuple[float, float]:
     """Loss and accuracy."""
     model.eval()
     total, right, labels, count = 0.0, 0, 0, 0
     for inputs, targets in loader:
-        outputs = model(inputs)
+        outputs = model(inputs.to(memory_format=memory_format))
         total += functional.cross_entropy(outputs, targets).item() * len(inputs)
         right += (outputs.argmax(1) == targets).sum().item()
         labels += targets.numel()
