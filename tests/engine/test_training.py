@@ -340,3 +340,11 @@ def test_a_task_that_yields_other_updates_than_it_declares_is_an_error() -> None
 
     with pytest.raises(ProtocolError, match="gave nothing where it declares"):
         trained(small_experiment(task=Component.of(Wrong)))
+
+
+def test_hooks_of_an_optimizer_are_called_in_every_step() -> None:
+    run = build(small_experiment(epochs=1))
+    called = []
+    run.state.optimizers["main"].register_step_post_hook(lambda *_: called.append(1))
+    drive_alone(training(run))
+    assert len(called) == run.state.position.step == 6

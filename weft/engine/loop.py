@@ -90,7 +90,7 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
         if state.strategy is not None and _round_ends(run):
             yield from state.strategy.end_of_round(state.model)
         if run.alone:
-            decision = Decision(more=True, save=run.save_is_due(), stop=run.interruption.received is not None)
+            decision.save, decision.stop = run.save_is_due(), run.interruption.received is not None
         if decision.stop:
             yield from _stop(run)
         if decision.save:
@@ -101,7 +101,7 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
         yield from state.strategy.end_of_round(state.model)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision:
     """What all participants agreed on for one step."""
 

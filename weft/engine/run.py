@@ -87,6 +87,8 @@ class Observers:
 
     def __init__(self, observers: list[Observer]) -> None:
         self.observers = list(observers)
+        self._listening: dict[str, list[Observer]] = {}
+        self._count = -1
 
     def notify(self, event: str, *arguments: object) -> None:
         """Call method `event` of every observer."""
@@ -101,8 +103,12 @@ class Observers:
 
     def listening(self, event: str) -> list[Observer]:
         """Those that do anything at an event: there may be thousands of events in a second."""
-        idle = getattr(Observer, event)
-        return [observer for observer in self.observers if getattr(type(observer), event) is not idle]
+        if self._count != len(self.observers):  # one came or went
+            self._listening, self._count = {}, len(self.observers)
+        if event not in self._listening:
+            idle = getattr(Observer, event)
+            self._listening[event] = [one for one in self.observers if getattr(type(one), event) is not idle]
+        return self._listening[event]
 
     def _ask(self, event: str, *arguments: object) -> list[Any]:
         answers = []
