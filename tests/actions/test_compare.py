@@ -184,6 +184,19 @@ def test_differences_in_settings_data_and_environment_are_found(tmp_path: Path) 
     assert comparison.data[0].leaked == 1
 
 
+def test_packages_that_not_all_runs_had_stand_apart(tmp_path: Path) -> None:
+    first, second = (case_run(tmp_path / name) for name in "ab")
+    provenance = second.read_json(second.provenance_file)
+    provenance["packages"] |= {"numpy": "1.26.0", "a-package-of-its-own": "1.0"}
+    second.write_json(second.provenance_file, provenance)
+    page = tmp_path / "page.html"
+    compare([first.path, second.path], html=page)
+    parsed = Page(page.read_text(encoding="utf-8"))
+    assert "Packages that not all runs had: 1" in parsed.text
+    assert parsed.row("packages.a-package-of-its-own")[1:] == ["–", "1.0"]
+    assert parsed.row("packages.numpy")[2] == "1.26.0"
+
+
 def test_runs_of_folds_can_be_compared(tmp_path: Path) -> None:
     parents = [sample_folds(tmp_path / name, folds=2) for name in "ab"]
     rows = case_run(tmp_path / "rows", sizes={"validation": 30})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from weft.report.comparepage import between, data_sentences, p_value, reading, signed, summary
+from weft.report.comparepage import between, data_sentences, p_value, reading, signed, split_packages, summary
 from weft.report.comparingscores import ComparedScore, ScoreComparison
 from weft.report.comparison import RunComparison
 from weft.report.words import duration, label, plural, score, shortened
@@ -27,7 +27,15 @@ def lines(comparison: RunComparison) -> Iterator[str]:
     yield from _differences("Configuration", comparison.configuration)
     yield from _data(comparison)
     yield from _code(comparison)
-    yield from _differences("Environment", comparison.environment)
+    changed, partial = split_packages(comparison.environment)
+    if changed or not partial:
+        yield from _differences("Environment", changed)
+    else:
+        yield from _heading("Environment")
+    if partial:
+        names = [one.key.removeprefix("packages.") for one in partial]
+        more = ", …" if names[8:] else ""
+        yield f"  {plural(len(names), 'package')} not installed in all: {', '.join(names[:8])}{more}"
     if comparison.scores is not None:
         yield from _scores(comparison.scores)
     if comparison.notes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -46,7 +46,8 @@ def extreme_cases(rescored: Rescored, first_score: str | None) -> list[Table]:
         rescored: the scores of the split and its rows.
         first_score: the score that cases are ordered by where they have several.
     """
-    ranking = _RANKINGS[rescored.layout.kind](rescored.table, rescored.layout, first_score)
+    wanted = [name for name in rescored.recipes if name != first_score]
+    ranking = _RANKINGS[rescored.layout.kind](rescored.table, rescored.layout, [first_score or "", *wanted])
     if ranking is None:
         return []
     names = rescored.table.texts("case")
@@ -70,11 +71,11 @@ def case_figures(rescored: Rescored, first_score: str | None, word: str) -> list
         return [_scatter(table, layout, word)]
     if layout.kind != "values":
         return []
-    names = _value_names(table, layout, first_score)
+    names = _value_names(table, [first_score or "", *rescored.recipes])
     return [histogram(f"{label(name)} per case, {word}", table.numbers(name), label(name)) for name in names[:2]]
 
 
-def _single(table: CaseTable, layout: Layout, first_score: str | None) -> Ranking:
+def _single(table: CaseTable, layout: Layout, wanted: Sequence[str]) -> Ranking:
     true, said, sure = table.texts("target"), table.texts("prediction"), table.numbers("probability")
     hit = numpy.array([a == b for a, b in zip(true, said)])
     if len(table.named("probability_")) == len(layout.labels):
@@ -90,7 +91,7 @@ def _single(table: CaseTable, layout: Layout, first_score: str | None) -> Rankin
     )
 
 
-def _multilabel(table: CaseTable, layout: Layout, first_score: str | None) -> Ranking:
+def _multilabel(table: CaseTable, layout: Layout, wanted: Sequence[str]) -> Ranking:
     true = numpy.stack([table.numbers(f"target_{name}") for name in layout.labels], 1)
     chance = numpy.stack([table.numbers(f"probability_{name}") for name in layout.labels], 1)
     of_true = numpy.where(true == 1, chance, 1 - chance)
@@ -104,7 +105,7 @@ def _multilabel(table: CaseTable, layout: Layout, first_score: str | None) -> Ra
     return Ranking(quality, ["Wrong labels", "Probability of the truth (mean)"], row, "probability of the true labels")
 
 
-def _regression(table: CaseTable, layout: Layout, first_score: str | None) -> Ranking:
+def _regression(table: CaseTable, layout: Layout, wanted: Sequence[str]) -> Ranking:
     endings = [f"_{name}" if name else "" for name in layout.labels]
     pairs = [(table.numbers(f"target{ending}"), table.numbers(f"prediction{ending}")) for ending in endings]
     error = numpy.mean([numpy.abs(said - true) for true, said in pairs], 0)
@@ -119,8 +120,8 @@ def _regression(table: CaseTable, layout: Layout, first_score: str | None) -> Ra
     return Ranking(-error, head, row, "absolute error")
 
 
-def _values(table: CaseTable, layout: Layout, first_score: str | None) -> Ranking | None:
-    names = _value_names(table, layout, first_score)
+def _values(table: CaseTable, layout: Layout, wanted: Sequence[str]) -> Ranking | None:
+    names = _value_names(table, wanted)
     if not names:
         return None
     first = table.numbers(names[0])
@@ -133,10 +134,10 @@ def _values(table: CaseTable, layout: Layout, first_score: str | None) -> Rankin
     )
 
 
-def _value_names(table: CaseTable, layout: Layout, first_score: str | None) -> list[str]:
-    """Columns with one score per case (not per class), the wanted one first."""
-    names = [name for name in table.columns if mode_of(name) is not None and numpy.isfinite(table.numbers(name)).any()]
-    return sorted(names, key=lambda name: name != first_score)
+def _value_names(table: CaseTable, wanted: Sequence[str]) -> list[str]:
+    """Columns with one score per case (not per class): those that were asked for, in their order; else all."""
+    known = [name for name in table.columns if mode_of(name) is not None and numpy.isfinite(table.numbers(name)).any()]
+    return [name for name in dict.fromkeys(wanted) if name in known] or known
 
 
 _RANKINGS = {"single": _single, "multilabel": _multilabel, "regression": _regression, "values": _values}

@@ -47,7 +47,7 @@ def context_of(comparison: RunComparison, target: Path) -> dict[str, Any]:
         "configuration": differences_table("Entries that differ", comparison.configuration, len(runs)),
         "data": data_lines(comparison),
         "code": code_parts(comparison),
-        "environment": differences_table("Entries that differ", comparison.environment, len(runs)),
+        "environment": environment_parts(comparison),
     }
     titles = {
         "scores": "Scores", "curves": "Curves", "configuration": "Configuration", "data": "Data", "code": "Code",
@@ -107,15 +107,16 @@ def summary(comparison: RunComparison) -> list[str]:
     scores = comparison.scores
     if scores is None:
         return [*sentences, "No split was scored by all of them."]
-    found = [
-        f"run {run + 1} is {verdict} in {plain_name(one.name)} by {score(abs(test.difference))}"
-        for one in scores.scores
-        for run, test in enumerate(one.tests)
-        if test is not None and (verdict := one.verdict(run))
-    ]
+    found: dict[str, list[str]] = {}
+    for one in scores.scores:
+        for run, test in enumerate(one.tests):
+            if test is not None and (verdict := one.verdict(run)):
+                by = f"in {plain_name(one.name)} by {score(abs(test.difference))}"
+                found.setdefault(f"run {run + 1} is {verdict}", []).append(by)
     if found:
-        more = f", and {len(found) - 6} more" if len(found) > 6 else ""
-        sentences.append(f"On the {scores.split} cases {'; '.join(found[:6])}{more} (p < 0.05, corrected).")
+        parts = [f"{who} {listed(names)}" for who, names in found.items()]
+        more = f", and so on for {len(parts) - 5} more" if len(parts) > 5 else ""
+        sentences.append(f"On the {scores.split} cases {'; '.join(parts[:5])}{more} (p < 0.05, corrected).")
     elif scores.tests:
         sentences.append(f"No difference in a score on the {scores.split} cases is larger than chance explains.")
     leaked = max((change.leaked for change in comparison.data), default=0)
@@ -263,6 +264,22 @@ def differences_table(caption: str, differences: Sequence[Difference], runs: int
         [one.key, *("–" if value is None else told(shortened(value)) for value in one.values)] for one in differences
     ]
     return Table(caption, ["Entry", *(f"Run {number + 1}" for number in range(runs))], rows)
+
+
+def environment_parts(comparison: RunComparison) -> dict[str, Any]:
+    """Table of what differs, and of packages that not all runs had."""
+    changed, partial = split_packages(comparison.environment)
+    runs = len(comparison.runs)
+    return {
+        "table": differences_table("Entries that differ", changed, runs),
+        "partial": differences_table("Packages that not all had", partial, runs),
+    }
+
+
+def split_packages(differences: Sequence[Difference]) -> tuple[list[Difference], list[Difference]]:
+    """Entries that have other values, and packages that are missing in some runs: often many, seldom the cause."""
+    partial = [one for one in differences if one.key.startswith("packages.") and None in one.values]
+    return [one for one in differences if one not in partial], partial
 
 
 def data_lines(comparison: RunComparison) -> list[tuple[str, list[str]]]:
