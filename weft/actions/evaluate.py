@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from weft.actions.narrowing import only_splits, without_missing_targets, without_pretrained
-from weft.actions.opening import Source, load, open_experiment_data, open_run
+from weft.actions.opening import Source, load, open_experiment_data, open_run, threads_of
 from weft.actions.scores import write_scores
 from weft.config import Experiment
 from weft.data import Data
@@ -125,7 +123,7 @@ def scored_run(opened: Scorable, splits: Sequence[str] | None) -> Iterator[Run]:
     unknown = [name for name in splits or () if name not in data.splits]
     if unknown:
         raise UsageError(f"there is no split '{unknown[0]}'", f"splits of these data: {', '.join(data.splits)}")
-    threads = torch.get_num_threads() if experiment.run.threads == "auto" else int(experiment.run.threads)
+    threads = threads_of(experiment, data)
     device = pick_device(experiment.run.device)
     with reproducible(threads=threads, deterministic=experiment.training.deterministic, device=device):
         run = build_run(experiment, data)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.config import Experiment, load_experiment, resolve, to_dict
-from weft.data import Data, check_targets, digest_data, open_data
+from weft.data import Data, check_targets, digest_data, make_loader, open_data
+from weft.engine.determinism import choose_threads
 from weft.errors import ConfigError, RunDirectoryError, UsageError
 from weft.runs import RunDirectory, is_run, resume_command
 from weft.runs.experiments import flatten
@@ -159,3 +160,13 @@ def digest_experiment_data(experiment: Experiment, *, only_cached: bool = False)
     return digest_data(
         experiment.dataset, experiment.base, cache, namespace=experiment.namespace(), only_cached=only_cached
     )
+
+
+def threads_of(experiment: Experiment, data: Data) -> int:
+    """How many threads an operation of the run uses: as the experiment says, or as the size of its batches asks for."""
+    if experiment.run.threads != "auto":
+        return int(experiment.run.threads)
+    loader = make_loader(next(iter(data.splits.values())), batch_size=1, seed=0, shuffle=False, augment=False)
+    inputs = next(iter(loader.epoch(0))).inputs
+    parts = inputs if isinstance(inputs, tuple) else (inputs,)
+    return choose_threads(sum(part.numel() for part in parts) * experiment.training.batch_size)

@@ -16,12 +16,13 @@ from weft.actions.opening import (
     digest_experiment_data,
     open_experiment_data,
     open_run,
+    threads_of,
 )
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
-from weft.engine.determinism import choose_threads, reproducible
+from weft.engine.determinism import reproducible
 from weft.engine.processes import Place, drive_among_processes, find_place
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
@@ -55,7 +56,7 @@ def train_one(experiment: Experiment, out: Path | str | None, observers: Sequenc
     with begun(experiment, out) as directory:
         data = open_experiment_data(experiment)
         require_training_data(data)
-        threads = _threads(experiment, data)
+        threads = threads_of(experiment, data)
         return _execute(directory, experiment, data, threads, observers, resumed=False)
 
 
@@ -171,7 +172,7 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
     with (
         Interruption() as interruption,
         reproducible(
-            threads=_threads(experiment, data), deterministic=experiment.training.deterministic, device=device
+            threads=threads_of(experiment, data), deterministic=experiment.training.deterministic, device=device
         ),
     ):
         run = build_run(
@@ -233,14 +234,3 @@ def _require_observers(observers: Sequence[object]) -> None:
     if wrong:
         what = wrong[0].__name__ + " (the class)" if isinstance(wrong[0], type) else type(wrong[0]).__name__
         raise UsageError(f"{what} is not an observer", "give an object of a class derived from weft.engine.Observer")
-
-
-def _threads(experiment: Experiment, data: Data) -> int:
-    if experiment.run.threads != "auto":
-        return int(experiment.run.threads)
-    split = next(iter(data.splits.values()))
-    if split.arrays is None:
-        return torch.get_num_threads()
-    inputs = split.arrays[0]
-    parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    return choose_threads(sum(part[:1].numel() for part in parts) * experiment.training.batch_size)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from weft.actions.checking import leaks
 from weft.actions.checking.findings import CheckReport, Findings
@@ -21,13 +20,13 @@ from weft.actions.checking.modelling import ModelCheck
 from weft.actions.checking.raw import check_raw_labels, divided, input_names, read_raw, without_inputs
 from weft.actions.checking.samples import Looked, look
 from weft.actions.checking.settings import check_batches, check_monitor
-from weft.actions.opening import Source, load, open_experiment_data
+from weft.actions.opening import Source, load, open_experiment_data, threads_of
 from weft.config import Experiment
 from weft.data import Data
 from weft.data.parts import Part
 from weft.data.tables import read_table
 from weft.engine import pick_device
-from weft.engine.determinism import choose_threads, reproducible
+from weft.engine.determinism import reproducible
 from weft.engine.seeding import outer_randomness_kept
 from weft.errors import ConfigError, WeftError
 
@@ -230,15 +229,3 @@ _NO_TRAINING = ("not finite", "float labels", "bad items", "batch size", "no tra
 
 def _finite_scales(scales: Sequence[Mapping[str, Any]]) -> bool:
     return all(bool(torch.isfinite(torch.as_tensor(scale["mean"])).all()) for scale in scales)
-
-
-def threads_of(experiment: Experiment, data: Data) -> int:
-    """As many as training would use."""
-    if experiment.run.threads != "auto":
-        return int(experiment.run.threads)
-    arrays = next(iter(data.splits.values())).arrays
-    if arrays is None:
-        return torch.get_num_threads()
-    parts = arrays[0] if isinstance(arrays[0], tuple) else (arrays[0],)
-    numbers = sum(math.prod(part.shape[1:]) for part in parts if isinstance(part, Tensor))
-    return choose_threads(numbers * experiment.training.batch_size)

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from weft.actions.checking.checks import threads_of
 from weft.actions.checking.findings import count, listed, number
 from weft.actions.checking.fitting import overfit
 from weft.actions.checking.tracing import ShapeTrace
@@ -27,7 +26,7 @@ from weft.actions.checking.trial import (
     trial_step,
 )
 from weft.actions.checking.unused import ignored_inputs
-from weft.actions.opening import Source, load, open_experiment_data, open_run
+from weft.actions.opening import Source, load, open_experiment_data, open_run, threads_of
 from weft.config import Experiment
 from weft.data import Batch, Data
 from weft.engine import pick_device
