@@ -49,16 +49,18 @@ def measure(train: Train, case: Case, folder: Path, count: int) -> OwnTime:
 
 
 def bare_step(prepared: Prepared) -> float:
-    """CPU seconds of forward, loss, backward and optimizer alone."""
+    """CPU seconds of forward, loss, backward and optimizer: the least they cost, without records for profilers."""
     inputs, targets = (values[: prepared.case.batch_size] for values in prepared.tensors["train"])
     model, optimizer = make_model(prepared.case)
     model.train()
+    parameters, step = list(model.parameters()), getattr(type(optimizer).step, "__wrapped__", type(optimizer).step)
     start = time.process_time()
     for _ in range(prepared.case.steps):
-        optimizer.zero_grad()
+        for parameter in parameters:
+            parameter.grad = None
         loss = functional.cross_entropy(model(inputs), targets)
         loss.backward()
-        optimizer.step()
+        step(optimizer)
     seconds = time.process_time() - start
     assert torch.isfinite(loss)
     return seconds / prepared.case.steps
