@@ -19,6 +19,7 @@ from benchmarks.common import Outcome
 from benchmarks.contenders import PEERS, REFERENCES, Contender, contenders
 from benchmarks.pairs import Pairs, Spread, run_once, run_pairs
 
+ENOUGH_PAIRS = 9  # an interval over fewer is wide enough to hold any goal
 HEADER = (
     "| case | contender | CPU ms/step | ratio | 90 % interval | wall ratio | weights of the loop by hand | goal |\n"
     "|---|---|---:|---:|---|---:|---|---|"
@@ -131,15 +132,17 @@ def ratio_row(case: Case, contender: Contender, pairs: Pairs, twin: Outcome) -> 
     line = (
         f"| {case.key} | {contender.name} | {row['milliseconds_per_step']:.3f} "
         f"(by hand {row['reference_milliseconds_per_step']:.3f}) | {cpu.median:.2f} | {cpu.low:.2f}–{cpu.high:.2f} | "
-        f"{wall.median:.2f} | {weights} | {verdict(cpu, contender.goal)} |"
+        f"{wall.median:.2f} | {weights} | {verdict(cpu, contender.goal, len(pairs.own))} |"
     )
     return row, line
 
 
-def verdict(found: Spread, goal: float | None) -> str:
-    """Whether a goal is reached: the interval contains it or lies below it."""
+def verdict(found: Spread, goal: float | None, pairs: int) -> str:
+    """Whether a goal is reached: the interval over enough pairs contains it or lies below it."""
     if goal is None:
         return ""
+    if pairs < ENOUGH_PAIRS:
+        return f"≤ {goal:g}: too few pairs to tell"
     return f"≤ {goal:g}: {'yes' if found.low <= goal else 'no'}"
 
 
@@ -155,7 +158,7 @@ def own_times(case: Case, count: int, folder: Path, only: str | None) -> list[di
             rows.append(skipped_row(case, contender))
             continue
         own = null_model.measure(contender.load(), case, folder / contender.module, count)
-        interval, goal = f"{own.step.low:.0f}–{own.step.high:.0f}", verdict(own.step, contender.goal)
+        interval, goal = f"{own.step.low:.0f}–{own.step.high:.0f}", verdict(own.step, contender.goal, count)
         line = f"| {contender.name} | {own.step.median:.0f} | {interval} | {own.epoch.median:.1f} | {goal} |"
         print(line, flush=True)
         figures = {"microseconds_per_step": own.step.median, "milliseconds_per_epoch": own.epoch.median}
