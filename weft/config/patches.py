@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import sys
 import traceback
@@ -110,12 +111,17 @@ def load_patch(path: Path | str) -> ModuleType:
         if loaded.__dict__.get("__weft_source__") == path.read_bytes():
             return loaded
         del sys.modules[name]  # edited since, e.g. between two cells of a notebook
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # it may import what lies beside it, as when Python runs it as a program
     try:
         return importlib.import_module(name)
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's code raises is told with its place
         raise ConfigError(problem_in_file(error, path)) from error
+    finally:
+        with contextlib.suppress(ValueError):  # the file itself may have taken it away
+            sys.path.remove(folder)
 
 
 def problem_in_file(error: BaseException, path: Path) -> Problem:
