@@ -45,7 +45,11 @@ def test_a_unet_keeps_any_image_size_and_trains_every_parameter(
 def test_layers_are_chosen_by_name(normalization: str, activation: str) -> None:
     model = small_unet(normalization=normalization, activation=activation, dropout=0.2, convolutions=1)
     model(torch.randn(2, 2, 16, 16)).sum().backward()
-    SmallCNN(1, 2, normalization=normalization, activation=activation)(torch.randn(2, 1, 16, 16)).sum().backward()
+    small = SmallCNN(1, 2, normalization=normalization, activation=activation)
+    small(torch.randn(2, 1, 16, 16)).sum().backward()
+    for name, parameter in [*model.named_parameters(), *small.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
 
 
 def test_the_unet_of_the_documentation_and_strides_per_axis() -> None:

@@ -214,3 +214,6 @@ def test_opening_for_writing_sweeps_what_a_killed_process_left(tmp_path: Path) -
 def test_locking_twice_in_one_run_is_harmless(tmp_path: Path) -> None:
     with make_run(tmp_path / "run") as run:
         run.lock()
+        run.write_json("note.json", {"still": "ours"})
+    with RunDirectory.open(run.path, writing=True) as again:  # given back once, free at once
+        assert again.read_json("note.json") == {"still": "ours"}
