@@ -32,6 +32,7 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(
+        defer_build=True,  # the first file that is read pays for it, not every import
         extra="forbid",
         frozen=True,
         strict=True,
