@@ -70,7 +70,9 @@ class TrainingConfig(Section):
     batch_size: Count
     """Number of items in a batch."""
     evaluation_batch_size: Count | None = None
-    """Number of items in a batch of validation and test; without it, `batch_size`. Volumes of unlike size need 1."""
+    """Number of items in a batch of validation and test; without it, `batch_size`, or up to eight times that where the
+    items are small and lie in memory. Volumes of unlike size need 1.
+    """
     drop_last: bool = False
     """Whether a last, smaller batch of an epoch is left out."""
     optimizer: Component | None = None

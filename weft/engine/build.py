@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from weft.config import Component, Experiment, Namespace
-from weft.data import Data, auto_workers, build_sampler, make_loader
+from weft.config import Component, Experiment, Namespace, TrainingConfig
+from weft.data import Data, SplitData, auto_workers, build_sampler, make_loader
 from weft.engine.averaging import MovingAverage
 from weft.engine.batch_norm import with_global_statistics
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
@@ -36,6 +36,9 @@ from weft.tasks import Task
 # torch's default there. It saves small networks a tenth of the step, but needs memory for copies of the parameters.
 _SAME_BITS = (torch.optim.Adam, torch.optim.AdamW)
 _SMALL = 1_000_000
+# Batches of training that are scored at once, and the most input numbers that these may have together.
+_SCORED_TOGETHER = 8
+_SCORED_NUMBERS = 65_536
 
 
 def build_run(
@@ -252,7 +255,7 @@ def _loader(
     component = experiment.dataset.samplers.get(name) if training or name != "train" else None  # type: ignore[call-overload]
     return make_loader(
         split,
-        batch_size=settings.batch_size if training else settings.evaluation_batch_size or settings.batch_size,
+        batch_size=settings.batch_size if training else evaluation_batch_size(settings, split),
         seed=experiment.seed,
         shuffle=training,
         drop_last=settings.drop_last and training,
@@ -262,6 +265,19 @@ def _loader(
         share=share,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
+    """Number of items that are scored at once: what the experiment says, or `batch_size`.
+
+    Small rows that lie in memory go several batches at a time: without gradients these need no more memory than one
+    batch in training, and the costs of a call are shared.
+    """
+    if settings.evaluation_batch_size is not None or split.arrays is None:
+        return settings.evaluation_batch_size or settings.batch_size
+    inputs = split.arrays[0] if isinstance(split.arrays[0], tuple) else (split.arrays[0],)
+    row = sum(part[0].numel() for part in inputs)
+    return max(settings.batch_size, min(settings.batch_size * _SCORED_TOGETHER, _SCORED_NUMBERS // max(row, 1)))
 
 
 def _optimizer(experiment: Experiment, namespace: Namespace, network: str, module: nn.Module) -> Optimizer:
