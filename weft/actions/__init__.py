@@ -1,5 +1,5 @@
 """What the commands do, as functions: start_project (init), check, train, resume, evaluate, predict, test_model, show,
-components, reproduce, report, compare, examine (doctor).
+components, reproduce, report, compare, examine (doctor), profile.
 
 Importing this package imports no torch; each function loads what it needs at first use.
 """
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from weft.actions.launching import reports
     from weft.actions.looking import ShownExperiment, components, show
     from weft.actions.predict import predict
+    from weft.actions.profiling import Profile, profile
     from weft.actions.projects import start_project
     from weft.actions.reporting import report
     from weft.actions.reproduce import Comparison, reproduce
@@ -30,6 +31,7 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "ModelReport",
+    "Profile",
     "RunComparison",
     "ShownExperiment",
     "TrainedRun",
@@ -40,6 +42,7 @@ __all__ = [
     "examine",
     "open",
     "predict",
+    "profile",
     "report",
     "reports",
     "reproduce",
@@ -55,6 +58,7 @@ _HOMES = {
     "Comparison": "reproduce",
     "Diagnosis": "doctor",
     "ModelReport": "checking",
+    "Profile": "profiling",
     "RunComparison": "compare",
     "ShownExperiment": "looking",
     "TrainedRun": "trained",
@@ -65,6 +69,7 @@ _HOMES = {
     "examine": "doctor",
     "open": "trained",
     "predict": "predict",
+    "profile": "profiling",
     "report": "reporting",
     "reports": "launching",
     "reproduce": "reproduce",

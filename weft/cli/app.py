@@ -18,6 +18,7 @@ from weft.cli import (
     evaluate,
     init,
     predict,
+    profile,
     report,
     reproduce,
     schema,
@@ -37,7 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    init, check, train, evaluate, predict, test_model, show, components, reproduce, report, compare, doctor, schema
+    init, check, train, evaluate, predict, test_model, show, components, reproduce, report, compare, profile, doctor,
+    schema,
 ):  # fmt: skip
     command.register(app)
 

@@ -50,6 +50,7 @@ class RunDirectory:
         self.data_file = path / "data.json"
         self.splits_file = path / "splits.json"
         self.statistics_file = path / "statistics.json"
+        self.profile_file = path / "profile.json"
         self._lock = RunLock(path / _LOCK_NAME)
 
     @classmethod
