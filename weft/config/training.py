@@ -114,3 +114,7 @@ class TrainingConfig(Section):
     """Whether batch statistics are shared among processes."""
     evaluate_every: Count = 1
     """Number of epochs between evaluations on the validation split."""
+    train_batches: Count | None = None
+    """At most so many batches of an epoch are trained on; without it, all."""
+    evaluation_batches: Count | None = None
+    """At most so many batches of a split are scored; without it, all."""

@@ -38,7 +38,8 @@ class Fetcher:
     that generator is seeded for every item. Generators that the dataset holds are seeded from the start.
 
     Args:
-        dataset: `__getitem__(row)`, or also `__getitems__(rows)`.
+        dataset: `__getitem__(row)`, or also `__getitems__(rows)`. Where it has a method `set_epoch(epoch)`, that is
+            called before each batch, in whichever process loads it (scoring counts as epoch 0).
         seed: the experiment's seed.
         keys: names of inputs and targets where items are dicts.
         where: describes a row for an error, e.g. "train.csv line 14 (case subject7)".
@@ -61,6 +62,7 @@ class Fetcher:
         self.skip_bad = skip_bad
         self.skipped: dict[int, str] = {}
         self._many = callable(getattr(dataset, "__getitems__", None))
+        self._follows_epochs = callable(getattr(dataset, "set_epoch", None))
         self._state: tuple[GlobalRandomness, ItemGenerators] | None = None  # of the process that loads
         self._first = True
         self._empty: Batch | None = None
@@ -75,6 +77,8 @@ class Fetcher:
         Raises:
             DataError: an item cannot be loaded, or the items do not fit together.
         """
+        if self._follows_epochs:
+            self.dataset.set_epoch(key.epoch)
         rows, items = self._items(key)
         if rows is key.rows and items and type(items[0]) is tuple and len(items[0]) == 2:
             inputs, targets = zip(*items, strict=True)

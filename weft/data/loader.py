@@ -39,6 +39,7 @@ class Loader:
         pin_memory: bool,
         share: tuple[int, int],
         augment: bool,
+        limit: int | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -49,6 +50,7 @@ class Loader:
         self.sampler = sampler
         self.pin_memory = pin_memory
         self.share = share
+        self.limit = limit
         self.skipped_items: dict[str, str] = {}
         self._workers: Workers | None = None
         augmented = split.augmented if augment else None
@@ -65,11 +67,16 @@ class Loader:
     def _every_nth(self) -> bool:
         return not self.shuffle and self.sampler is None
 
+    @property
+    def visits(self) -> int:
+        """Number of items of an epoch, over all ranks."""
+        every = len(self.split) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
+        return every if self.limit is None else min(every, self.limit)
+
     def __len__(self) -> int:
         """Number of batches of an epoch, for this rank."""
-        visits = len(self.split) if self.sampler is None else len(self.sampler)  # type: ignore[arg-type]
         return count_batches(
-            visits, self.batch_size, drop_last=self.drop_last, share=self.share, every_nth=self._every_nth
+            self.visits, self.batch_size, drop_last=self.drop_last, share=self.share, every_nth=self._every_nth
         )
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
@@ -83,7 +90,9 @@ class Loader:
             DataError: an item cannot be loaded.
             WorkerError: a loader worker died.
         """
-        order = epoch_order(len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch, sampler=self.sampler)
+        order = epoch_order(
+            len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch, sampler=self.sampler, limit=self.limit
+        )
         plan = plan_batches(
             order,
             self.batch_size,
@@ -154,6 +163,7 @@ def make_loader(
     pin_memory: bool = False,
     share: tuple[int, int] = (0, 1),
     augment: bool = True,
+    limit: int | None = None,
 ) -> Loader:
     """Make a loader of a split.
 
@@ -172,6 +182,7 @@ def make_loader(
         share: (rank, world) of this process. When shuffled or sampled, each rank has its contiguous slice of every
             batch (it may be empty: a batch of size 0); otherwise the rows rank, rank + world, ..., each exactly once.
         augment: apply the transforms that are meant for training, where the split has such.
+        limit: visit only the first so many items of an epoch, in the order that it has; None visits all.
 
     Raises:
         UsageError: a size or share is out of range.
@@ -193,6 +204,7 @@ def make_loader(
         pin_memory=pin_memory,
         share=share,
         augment=augment,
+        limit=limit,
     )
 
 

@@ -53,7 +53,15 @@ class Order:
     occurrences: list[int] | None = None
 
 
-def epoch_order(length: int, *, shuffle: bool, seed: int, epoch: int, sampler: Iterable[int] | None = None) -> Order:
+def epoch_order(
+    length: int,
+    *,
+    shuffle: bool,
+    seed: int,
+    epoch: int,
+    sampler: Iterable[int] | None = None,
+    limit: int | None = None,
+) -> Order:
     """Rows that an epoch visits, in order.
 
     Args:
@@ -62,13 +70,16 @@ def epoch_order(length: int, *, shuffle: bool, seed: int, epoch: int, sampler: I
         seed: the experiment's seed.
         epoch: number of the epoch, counted from 0.
         sampler: yields row numbers; what it draws from (its attribute `generator`, too) is seeded with (seed, epoch).
+        limit: visit only the first so many; None visits all.
 
     Raises:
         DataError: the sampler yields a row that the split does not have.
     """
     if sampler is not None:
-        return _sampled(sampler, length, seed, epoch)
-    return Order(permutation(length, seed, epoch) if shuffle else torch.arange(length))
+        order = _sampled(sampler, length, seed, epoch)
+    else:
+        order = Order(permutation(length, seed, epoch) if shuffle else torch.arange(length))
+    return order if limit is None else _slice(order, 0, limit)
 
 
 def _sampled(sampler: Any, length: int, seed: int, epoch: int) -> Order:

@@ -27,8 +27,16 @@ class Sample:
     spacing: Tensor | None = None
 
 
+class _NoSamples:
+    """What a dataset gives for a row that shall be left out."""
+
+
+NO_SAMPLES = _NoSamples()
+
+
 def samples_of(item: Any, keys: tuple[Sequence[str], Sequence[str]]) -> list[Sample]:
-    """Samples of an item: (inputs, targets), (first, second, ..., targets), a dict, inputs alone, or a list of these.
+    """Samples of an item: (inputs, targets), (first, second, ..., targets), a dict, inputs alone, or a list of these;
+    none for `NO_SAMPLES`.
 
     Args:
         item: what the dataset gave.
@@ -39,6 +47,8 @@ def samples_of(item: Any, keys: tuple[Sequence[str], Sequence[str]]) -> list[Sam
     """
     if isinstance(item, Sample):
         return [item]
+    if isinstance(item, _NoSamples):
+        return []
     if isinstance(item, list) and item and isinstance(item[0], Mapping | tuple | Sample):
         return [sample for part in item for sample in samples_of(part, keys)]
     if isinstance(item, Mapping):

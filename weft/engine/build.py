@@ -20,6 +20,7 @@ from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
 from weft.engine.monitoring import BestEpoch
 from weft.engine.precision import Precision
+from weft.engine.recomputing import recompute_blocks
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
 from weft.engine.schedules import build_schedule
 from weft.engine.seeding import outer_randomness_kept, participant_seed, seed_everything
@@ -84,6 +85,8 @@ def build_run(
     if shares_directory:
         strategy = strategy if strategy is not None else PooledGradients(training.batch_size)
         model = with_global_statistics(model) if training.batch_norm == "global" else model
+    if experiment.run.activation_checkpointing:
+        recompute_blocks(model, experiment.run.activation_checkpointing)
     prepared = prepare(model, compiled=training.compile)
     task.setup(loss, data.classes if data.classes is not None else class_names_of(task, model, data, plan))
     networks = task.networks(model)
@@ -94,10 +97,11 @@ def build_run(
         )
     share = (participant, participants) if shares_directory else (0, 1)
     train = _loader(experiment, data, "train", namespace, share, training=True) if "train" in data.splits else None
-    optimizers = {name: _optimizer(experiment, namespace, name, module) for name, module in networks.items()}
+    optimizers = {name: _optimizer(experiment, namespace, task, name, module) for name, module in networks.items()}
     steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
     schedules = {
-        name: build_schedule(training, namespace, optimizer, steps_per_epoch) for name, optimizer in optimizers.items()
+        name: build_schedule(training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer))
+        for name, optimizer in optimizers.items()
     }
     splits = score_splits(experiment, data, task, namespace, share)
     state = TrainingState(
@@ -253,6 +257,8 @@ def _loader(
         raise DataError(f"the {name} split is empty", "check the table and the ratios of dataset.split")
     settings, workers = experiment.training, experiment.run.num_workers
     component = experiment.dataset.samplers.get(name) if training or name != "train" else None  # type: ignore[call-overload]
+    batches = settings.train_batches if training else settings.evaluation_batches
+    together = settings.batch_size if training else settings.evaluation_batch_size or settings.batch_size
     return make_loader(
         split,
         batch_size=settings.batch_size if training else evaluation_batch_size(settings, split),
@@ -264,6 +270,7 @@ def _loader(
         augment=training,
         share=share,
         pin_memory=torch.cuda.is_available(),
+        limit=None if batches is None else batches * together,
     )
 
 
@@ -280,9 +287,11 @@ def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
     return max(settings.batch_size, min(settings.batch_size * _SCORED_TOGETHER, _SCORED_NUMBERS // max(row, 1)))
 
 
-def _optimizer(experiment: Experiment, namespace: Namespace, network: str, module: nn.Module) -> Optimizer:
+def _optimizer(experiment: Experiment, namespace: Namespace, task: Task, network: str, module: nn.Module) -> Optimizer:
     training = experiment.training
     component = training.optimizers.get(network) or training.optimizer
+    if component is None and (own := task.optimizer(network)) is not None:
+        return own
     if component is None:
         if training.optimizers:
             raise ConfigError(

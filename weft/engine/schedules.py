@@ -90,7 +90,11 @@ class Schedule:
 
 
 def build_schedule(
-    training: TrainingConfig, namespace: Namespace, optimizer: Optimizer, steps_per_epoch: int
+    training: TrainingConfig,
+    namespace: Namespace,
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    own: LRScheduler | ReduceLROnPlateau | None = None,
 ) -> Schedule:
     """The schedule of an optimizer, which is told how long the run is where the experiment does not say.
 
@@ -99,13 +103,15 @@ def build_schedule(
         namespace: looks up names.
         optimizer: whose learning rate it sets.
         steps_per_epoch: optimizer steps of an epoch.
+        own: the task's scheduler, for experiments that name none.
 
     Raises:
         ConfigError: there is no such scheduler, its arguments do not fit, or it is something else.
     """
     component = training.scheduler
     if component is None:
-        return Schedule(optimizer, None, per_step=False, warmup_steps=training.warmup_steps)
+        per_step = training.scheduler_interval == "step"
+        return Schedule(optimizer, own, per_step=per_step, warmup_steps=training.warmup_steps)
     per_step = scheduler_interval(training) == "step"
     known = {"length": run_length(training, steps_per_epoch, per_step=per_step)}
     target = namespace.find(component, "scheduler")

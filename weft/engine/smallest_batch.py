@@ -36,19 +36,15 @@ def check_smallest_batch(run: Run) -> None:
         hint = "use a batch size of at least 2, or another normalisation (instance, group, layer)"
     else:
         message = (
-            f"the last batch of an epoch has one item ({_visits(loader)} items in batches of {loader.batch_size}), but "
+            f"the last batch of an epoch has one item ({loader.visits} items in batches of {loader.batch_size}), but "
             f"{name} normalises over a batch, for which one is too few"
         )
         hint = "set training.drop_last: true, or choose another training.batch_size"
     raise ConfigError(Problem(message, hint, _WHERE))
 
 
-def _visits(loader: Loader) -> int:
-    return len(loader.split) if loader.sampler is None else len(loader.sampler)  # type: ignore[arg-type]
-
-
 def _items_in_last_batch(loader: Loader) -> int:
-    visits, size = _visits(loader), loader.batch_size
+    visits, size = loader.visits, loader.batch_size
     rest = visits % size
     return size if rest == 0 or (loader.drop_last and visits >= size) else rest
 

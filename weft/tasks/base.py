@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from weft.data import Batch
 from weft.errors import ConfigError, DataError, Problem, WeftError
@@ -65,6 +67,18 @@ class Task:
     def networks(self, model: nn.Module) -> dict[str, nn.Module]:
         """The parts of `model` that have an optimizer of their own, by the names in `updates`."""
         return {"main": model}
+
+    def optimizer(self, network: str) -> Optimizer | None:
+        """The optimizer that the task brings for one of its networks; one that the experiment names comes first. Called
+        after `networks`.
+        """
+        return None
+
+    def scheduler(self, network: str, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
+        """The schedule that the task brings for the optimizer of a network; one that the experiment names comes
+        first.
+        """
+        return None
 
     def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
         """One step's updates for a batch, already on the model's device."""
