@@ -2,6 +2,9 @@
 
 A file is named `<kind>-<step>-<digest>.pt`; the digest is the start of the sha256 of its content, so a damaged file is
 recognised by its name alone, and no second file can fall out of step with it.
+
+Where the state of a boundary also holds the best weights so far, a small one is written once and has two names, `last`
+and `best` (a hard link): making and syncing a second file costs more than the room it saves.
 """
 
 from __future__ import annotations
@@ -25,15 +28,22 @@ from weft.runs.files import sweep, write_atomically
 logger = logging.getLogger("weft")
 
 _NAME = re.compile(r"(?P<kind>last|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.pt")
+_SMALL = 16 * 2**20  # bytes; a larger state is not kept longer than needed only because its weights are the best
+
+Saved = tuple[Path, str]  # a file that lies safely on the disk, and its kind: "last" or "best"
 
 
 class CheckpointStore(Protocol):
     """Where a run keeps its state: a folder, or memory for participants that are simulated."""
 
-    def save_last(self, state: dict[str, Any], step: int) -> Path | None:
-        """Keep the state of a step boundary."""
+    def save_last(self, state: dict[str, Any], step: int, best: dict[str, Tensor] | None = None) -> list[Saved]:
+        """Keep the state of a step boundary, and its weights that are scored as the best ones where they are given.
 
-    def save_best(self, weights: dict[str, Tensor], step: int) -> Path | None:
+        Returns:
+            the files that were written.
+        """
+
+    def save_best(self, weights: dict[str, Tensor], step: int) -> list[Saved]:
         """Keep the weights of the best epoch so far."""
 
     def load_last(self) -> dict[str, Any] | None:
@@ -63,23 +73,31 @@ class CheckpointFolder:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
 
-    def save_last(self, state: dict[str, Any], step: int) -> Path:
-        """Write the state of a step boundary; older states go only after it lies safely on the disk."""
-        path = self._write("last", state, step)
+    def save_last(self, state: dict[str, Any], step: int, best: dict[str, Tensor] | None = None) -> list[Saved]:
+        """Write the state of a step boundary; older states go only after it lies safely on the disk.
+
+        Args:
+            state: from `TrainingState.state_dict`.
+            step: optimizer steps taken.
+            best: the weights that scores are taken from, where this state's are the best so far.
+        """
+        data = _serialised(state)
+        small = len(data) <= _SMALL
+        saved = []
+        if best is not None and not small:
+            saved += self.save_best(best, step)  # first: a state never refers to weights that are not there yet
+        path, twin = self._write("last", data, step, also="best" if best is not None and small else None)
+        if twin is not None:
+            saved.append((twin, "best"))
         others = (kept for kept in self._kept if _step(kept[0]) != step)
         self._kept = [(path, state["best"]["step"]), *others][: self.keep]
-        states, wanted = [file for file, _ in self._kept], [best for _, best in self._kept]
-        for old in self._files("last"):  # also damaged ones, which were passed over when we resumed
-            if old not in states:
-                old.unlink(missing_ok=True)
-        for old in self._files("best"):
-            if _step(old) not in wanted:
-                old.unlink(missing_ok=True)
-        return path
+        self._clear()
+        return [*saved, (path, "last")]
 
-    def save_best(self, weights: dict[str, Tensor], step: int) -> Path:
+    def save_best(self, weights: dict[str, Tensor], step: int) -> list[Saved]:
         """Write the weights of the best epoch so far."""
-        return self._write("best", {"model": weights, "step": step}, step)
+        data = _serialised({"model": plain(weights, "best"), "step": step})
+        return [(self._write("best", data, step)[0], "best")]
 
     def load_last(self) -> dict[str, Any] | None:
         """The newest sound state; damaged ones are passed over, each with a warning that names it.
@@ -92,6 +110,8 @@ class CheckpointFolder:
             return None
         file, state = found
         self._kept = [(file, state["best"]["step"])]
+        if state["best"]["step"] == _step(file) and not any(_step(best) == _step(file) for best in self._files("best")):
+            self.save_best(scored_weights_of(state), _step(file))  # a power cut may keep one name of two
         return state
 
     def load_best(self, step: int) -> dict[str, Tensor]:
@@ -106,24 +126,38 @@ class CheckpointFolder:
                 f"the weights of the best epoch (step {step}) are missing from {self.folder}",
                 "restore the folder from a backup, or start the run again in a new directory",
             )
-        weights: dict[str, Tensor] = found[1]["model"]
-        return weights
+        return scored_weights_of(found[1])
 
     def newest(self) -> Path | None:
         """The file of the newest state."""
         return next(iter(self._files("last")), None)
 
-    def _write(self, kind: str, content: dict[str, Any], step: int) -> Path:
-        buffer = io.BytesIO()
-        torch.save(plain(content, kind), buffer)
-        data = buffer.getvalue()
-        path = self.folder / f"{kind}-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
-        write_atomically(path, data)
-        # The same step written again (a resumed run) leaves one file: the newest content counts.
+    def _write(self, kind: str, data: bytes, step: int, also: str | None = None) -> tuple[Path, Path | None]:
+        """Write a checkpoint, under the name of another kind too where one is given."""
+        ending = f"-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
+        path, second = self.folder / f"{kind}{ending}", self.folder / f"{also}{ending}" if also is not None else None
+        write_atomically(path, data, also=second)
+        self._remove_twins(path)
+        if second is not None:
+            self._remove_twins(second)
+        return path, second
+
+    def _remove_twins(self, path: Path) -> None:
+        """The same step written again (a resumed run) leaves one file: the newest content counts."""
+        kind = path.name.partition("-")[0]
         for twin in self._files(kind):
-            if _step(twin) == step and twin != path:
+            if _step(twin) == _step(path) and twin != path:
                 twin.unlink(missing_ok=True)
-        return path
+
+    def _clear(self) -> None:
+        """Remove what no state that is kept needs."""
+        states, wanted = [file for file, _ in self._kept], [best for _, best in self._kept]
+        for old in self._files("last"):  # also damaged ones, which were passed over when we resumed
+            if old not in states:
+                old.unlink(missing_ok=True)
+        for old in self._files("best"):
+            if _step(old) not in wanted:
+                old.unlink(missing_ok=True)
 
     def _files(self, kind: str) -> list[Path]:
         """Checkpoints of a kind, newest first."""
@@ -157,13 +191,17 @@ class CheckpointMemory:
         self.last: dict[str, Any] | None = None
         self.best: dict[int, dict[str, Tensor]] = {}
 
-    def save_last(self, state: dict[str, Any], step: int) -> None:
-        """Copy the state of a step boundary."""
+    def save_last(self, state: dict[str, Any], step: int, best: dict[str, Tensor] | None = None) -> list[Saved]:
+        """Copy the state of a step boundary, and its weights where they are the best so far."""
+        if best is not None:
+            self.save_best(best, step)
         self.last = copy.deepcopy(state)
+        return []
 
-    def save_best(self, weights: dict[str, Tensor], step: int) -> None:
+    def save_best(self, weights: dict[str, Tensor], step: int) -> list[Saved]:
         """Copy the weights of the best epoch so far."""
         self.best = {step: copy.deepcopy(dict(weights))}
+        return []
 
     def load_last(self) -> dict[str, Any] | None:
         """A copy of the newest state."""
@@ -189,6 +227,18 @@ def read_checkpoint(file: Path) -> dict[str, Any] | str:
         return f"its {len(data)} bytes are not those that were written"
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return content if isinstance(content, dict) else "it does not hold a state"
+
+
+def scored_weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights that scores are taken from, of a state or of best weights: the moving average where there is one."""
+    weights: dict[str, Tensor] = content["model"] if content.get("average") is None else content["average"]
+    return weights
+
+
+def _serialised(content: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def _step(file: Path) -> int:

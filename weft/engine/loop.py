@@ -174,12 +174,11 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
     )
     row |= clock.laps | {"items_per_second": items / max(clock.laps["seconds_train"], 1e-9)}
     state.history.append(row)
-    if improved:
-        run.require_finite_weights()
-        run.save_best()
     every = run.plan.save_epochs
     if state.finished or (every is not None and state.position.epoch % every == 0) or (run.alone and run.save_is_due()):
-        yield from save(run)
+        yield from save(run, best=improved)
+    elif improved:
+        run.save_best()
     run.tell_epoch(row, improved)
 
 

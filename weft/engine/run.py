@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weft.data import Batch, Loader
-from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
+from weft.engine.checkpoints import CheckpointMemory, CheckpointStore, Saved
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.precision import Precision
 from weft.engine.signals import Interruption
@@ -219,11 +219,12 @@ class Run:
             return True
         return plan.save_seconds is not None and time.monotonic() - self.last_save >= plan.save_seconds
 
-    def save(self, processes: list[dict[str, Any]] | None = None) -> None:
+    def save(self, processes: list[dict[str, Any]] | None = None, *, best: bool = False) -> None:
         """Save the state of this boundary.
 
         Args:
             processes: the private state of each process, where they share one directory.
+            best: its weights are the best so far.
 
         Raises:
             NotFiniteError: the weights are not finite; the checkpoint before is kept.
@@ -233,10 +234,10 @@ class Run:
         state = self.state.state_dict()
         if processes is not None:
             state["processes"] = processes
-        path = self.checkpoints.save_last(state, self.state.position.step)
+        weights = self.state.scored_weights if best else None
+        saved = self.checkpoints.save_last(state, self.state.position.step, weights)
         self.saved()
-        if path is not None:
-            self.observers.notify("on_checkpoint", path, "last")
+        self._tell_saved(saved)
 
     def saved(self) -> None:
         """The state of this boundary is safe."""
@@ -245,9 +246,12 @@ class Run:
 
     def save_best(self) -> None:
         """Save the weights that scores were just taken from."""
-        path = self.checkpoints.save_best(self.state.scored_weights, self.state.position.step)
-        if path is not None:
-            self.observers.notify("on_checkpoint", path, "best")
+        self.require_finite_weights()
+        self._tell_saved(self.checkpoints.save_best(self.state.scored_weights, self.state.position.step))
+
+    def _tell_saved(self, saved: list[Saved]) -> None:
+        for path, kind in saved:
+            self.observers.notify("on_checkpoint", path, kind)
 
     def require_finite_weights(self) -> None:
         """Refuse to keep a state that is already lost."""

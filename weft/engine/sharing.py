@@ -49,16 +49,23 @@ def share_state(run: Run) -> Generator[Collective, Answer, None]:
         run.checkpoints.save_best(first["best"], first["state"]["best"]["step"])
 
 
-def save(run: Run) -> Generator[Collective, Answer, None]:
-    """Save the state of this boundary: everybody its own, or the first process for all."""
+def save(run: Run, *, best: bool = False) -> Generator[Collective, Answer, None]:
+    """Save the state of this boundary: everybody its own, or the first process for all.
+
+    Args:
+        run: this participant's.
+        best: its weights are the best so far; every process keeps those.
+    """
     if not run.shares_directory:
-        run.save()
+        run.save(best=best)
         return
     processes = yield from everybodys("private states", run.state.private_state())
     if run.participant == 0:
-        run.save(processes)
-    else:
-        run.saved()
+        run.save(processes, best=best)
+        return
+    if best:
+        run.save_best()
+    run.saved()
 
 
 def all_rows(run: Run, rows: list[dict[str, Any]]) -> Generator[Collective, Answer, list[dict[str, Any]]]:

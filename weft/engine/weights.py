@@ -51,6 +51,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"weights file {path} cannot be read: {str(error).splitlines()[0] if str(error) else error!r}",
             "give a .safetensors file, or a .pt file with a state dict",
         ) from error
+    if isinstance(content, dict) and isinstance(content.get("average"), dict):  # a checkpoint of Weft's with an average
+        content = content["average"]
     for key in ("model", "state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

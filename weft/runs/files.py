@@ -22,6 +22,8 @@ from weft.errors import RunDirectoryError
 _TEMPORARY = re.compile(r"^\..+\.(?P<pid>\d+)\.tmp$")
 _ABANDONED_AFTER = 3600.0  # seconds; a temporary file this old belongs to nobody, even where its number is in use again
 
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # says a file system without
+
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then resume",
     errno.EDQUOT: "your disk quota is used up: free some space or choose another folder, then resume",
@@ -37,12 +39,14 @@ _REMEDIES = {
 }
 
 
-def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None], also: Path | None = None) -> None:
     """Write a file so that its name always holds either the old content or the new one, whole.
 
     Args:
         path: the file; its folder must exist.
         data: the content, or a function that writes it into the open binary file it is given.
+        also: a second name for it in the same folder, there before the first one; a file of its own where the file
+            system has no links.
 
     Raises:
         RunDirectoryError: the disk is full, read-only or failing. The old file is untouched, the temporary one gone.
@@ -57,11 +61,23 @@ def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None]) -> No
                     file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            if also is not None:
+                _link(temporary, also)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def _link(file: Path, name: Path) -> None:
+    name.unlink(missing_ok=True)
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        write_atomically(name, file.read_bytes())
 
 
 def sync_folder(folder: Path) -> None:
