@@ -98,11 +98,9 @@ def circumstances(profile: Profile) -> str:
 
 def epoch_words(profile: Profile) -> list[str]:
     """Steps as they are without measuring, an epoch, and memory, in sentences."""
-    measuring = profile.phases["step"].median / profile.seconds_per_step - 1
     pace = f"left alone: {1000 * profile.seconds_per_step:.3f} ms per step, {profile.items_per_second:,.0f} items"
     epoch = f"an epoch: {duration(profile.epoch)} for {profile.steps_per_epoch} steps"
     if profile.validation is not None:
         epoch += f", validation ({duration(profile.validation)}, {profile.shares['validation']:.0%})"
     epoch += f", checkpoints ({duration(profile.checkpoint)} each, {profile.shares['checkpoints']:.0%})"
-    pace += f" per second (measuring the phases changes that by {measuring:+.0%})"
-    return [pace, epoch, f"memory: {size(profile.memory)} at most"]
+    return [f"{pace} per second", epoch, f"memory: {size(profile.memory)} at most"]

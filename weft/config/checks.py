@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 from weft.config.checkcode import check_own_code
 from weft.config.checkdata import check_cache, check_columns, check_shape, check_source, check_split, check_transforms
 from weft.config.checkfiles import check_files, near_files
-from weft.config.checktraining import check_fused, check_interval, check_monitor, check_optimizers, check_unfreeze
+from weft.config.checktraining import (
+    check_fused,
+    check_interval,
+    check_monitor,
+    check_optimizers,
+    check_recomputing,
+    check_unfreeze,
+)
 from weft.config.document import Document, KeyPath
 from weft.config.experiment import Experiment
 from weft.config.namespace import Namespace
@@ -44,6 +51,7 @@ RULES = (
     Rule(check_optimizers, ("training.optimizer", "training.optimizers", "training.task")),
     Rule(check_interval, ("training.scheduler", "training.scheduler_interval")),
     Rule(check_monitor, ("training.monitor", "training.metrics", "training.task")),
+    Rule(check_recomputing, ("run.activation_checkpointing", "training.compile")),
     Rule(check_unfreeze, ("model.freeze", "model.unfreeze", "training.epochs")),
 )
 

@@ -135,3 +135,13 @@ def check_fused(experiment: Experiment, namespace: Namespace) -> Iterator[Proble
                 "remove 'fused', or use Adam, AdamW or SGD",
                 ("training", "fused"),
             )
+
+
+def check_recomputing(experiment: Experiment) -> Iterator[Problem]:
+    """A compiled network decides by itself what is computed again."""
+    if experiment.run.activation_checkpointing and experiment.training.compile:
+        yield Problem(
+            "activation_checkpointing does not go with training.compile, which chooses itself what is computed again",
+            "remove one of the two",
+            ("run", "activation_checkpointing"),
+        )

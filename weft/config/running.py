@@ -42,6 +42,9 @@ class RunConfig(Section):
     """Folder in which run directories are made."""
     checkpoint_every: CheckpointEvery = CheckpointEvery(epochs=1)
     """How often a checkpoint is written."""
+    activation_checkpointing: bool | Items[str] = False
+    """Whether blocks of the network are computed again in the backward pass instead of kept: less memory, more time; or
+    patterns of names of modules, e.g. `[encoder.*]`."""
     threads: AutoOrCount = "auto"
     """Number of threads of an operation."""
     progress: bool = True
