@@ -2,7 +2,7 @@
 
 The variable WEFT_TEST_SABOTAGE holds a list of {"rank", "attempt", "at", "do"}: in its start number `attempt` (from 0)
 the process, after it has done step `at`, or at its batch number -`at` of validation, does "kill" or "stop" (itself, by
-SIGKILL or SIGSTOP). Each is done once at most.
+SIGKILL or SIGSTOP), or "sleep" (for hours). Each is done once at most. "fold" restricts it to one fold.
 """
 
 from __future__ import annotations
@@ -54,8 +54,16 @@ class Saboteur(Heartbeat):
         for one in json.loads(os.environ.get("WEFT_TEST_SABOTAGE", "[]")):
             if (one["rank"], one.get("attempt", 0), one["at"]) != (self._rank, attempt, at):
                 continue
+            if one.get("fold") != self._fold.get("fold"):
+                continue
             Path(os.environ["WEFT_TEST_LOG"]).write_text(str(time.time()))
+            if one["do"] == "sleep":
+                sleep_for_hours()
             os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[one["do"]])
+
+
+def sleep_for_hours() -> None:
+    time.sleep(10_000)
 
 
 def _take_the_place_of_heartbeat() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from weft.actions.opening import digest_experiment_data
+from weft.actions.stopping import Asked
 from weft.config import Experiment, dump_yaml, fingerprint
 from weft.data import Data, make_loader
 from weft.engine import pick_device
@@ -47,9 +48,11 @@ def begun(experiment: Experiment, out: Path | str | None) -> Iterator[RunDirecto
     with RunDirectory.create(path) as directory:
         try:
             yield directory
-        except BaseException:
+        except BaseException as error:
             if not directory.provenance_file.exists() and not directory.folds():
                 _discard(directory, folder_too=not was_there)
+            elif isinstance(error, Asked):
+                error.run = directory.path
             raise
 
 

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from weft.actions.beginning import begun, begun_already
 from weft.actions.opening import open_experiment_data
 from weft.actions.scores import write_scores
-from weft.actions.single import resume_one, train_one
+from weft.actions.single import follows, is_finished, resume_one, train_one
+from weft.actions.stopping import Asked, heed
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, dump_yaml, load_experiment, resolve, to_dict
 from weft.data import fold_count
@@ -42,11 +43,37 @@ def train_folds(experiment: Experiment, out: Path | str | None, observers: Seque
 
 def resume_folds(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
     """Go on with the folds that are not finished."""
+    if follows():
+        return follow_folds(stored_folds(path, overrides), path, overrides)
     with RunDirectory.open(path, writing=True) as parent:
-        base = parent.read_json(parent.summary_file)["base"]
-        return _go_on(
-            parent, resolve(load_experiment(parent.experiment_file, overrides, base=base)), overrides, observers
-        )
+        return _go_on(parent, stored_folds(path, overrides), overrides, observers)
+
+
+def stored_folds(path: Path, overrides: Sequence[str]) -> Experiment:
+    """The experiment that the folds of a run have in common."""
+    parent = RunDirectory.open(path)
+    base = parent.read_json(parent.summary_file)["base"]
+    return resolve(load_experiment(parent.experiment_file, overrides, base=base))
+
+
+def follow_folds(experiment: Experiment, path: Path | None, overrides: Sequence[str]) -> TrainedRun:
+    """Take part in every fold that another process writes, one after the other.
+
+    Args:
+        experiment: what the folds have in common.
+        path: the run directory, as far as it is known: which folds are finished already is seen there.
+        overrides: `key=value` texts for folds that have begun.
+    """
+    for number in range(1, (fold_count(experiment.dataset, experiment.base) or 0) + 1):
+        folder = RunDirectory(path).fold(number) if path is not None else None
+        if folder is not None and is_finished(folder):
+            continue
+        if folder is not None and RunDirectory(folder).provenance_file.exists():
+            resume_one(folder, overrides, ())
+        else:
+            train_one(experiment.model_copy(update={"fold": number}), folder, ())
+        heed()
+    return TrainedRun(path or Path(), {"status": "finished"})
 
 
 def _go_on(
@@ -58,6 +85,7 @@ def _go_on(
         logger.info("fold %d of %d: %s", number, count, parent.fold(number))
         try:
             trained.append(_train_fold(parent.fold(number), experiment, number, overrides, observers))
+            heed()
         except BaseException as error:
             _write_failure(parent, parent.fold(number), error)
             raise
@@ -94,6 +122,8 @@ def _write_failure(parent: RunDirectory, fold: Path, error: BaseException) -> No
     message = None if stopped else f"{fold.name}: {error.message if isinstance(error, WeftError) else repr(error)}"
     with contextlib.suppress(RunDirectoryError, OSError):
         parent.write_result({"status": "stopped" if stopped else "failed", "error": message, "resume": command})
+    if isinstance(error, Asked):
+        error.run = parent.path
     if isinstance(error, WeftError):
         error.hint = error.hint.replace(resume_command(fold), command)
 

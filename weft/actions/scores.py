@@ -26,8 +26,8 @@ def write_scores(folder: Path, name: str, split: SplitScores, weights_sha256: st
 
 def write_states(folder: Path, name: str, book: ScoreBook) -> None:
     """Write what the scores of a split are made of, so that several runs (folds) can be pooled exactly."""
-    tensors = {f"sum.{number}": state for number, state in enumerate(book.states())}
-    tensors |= {f"gathered.{number}": part for number, part in enumerate(book.gatherable() or [])}
+    tensors = {f"sum.{number}": state for number, state in enumerate(book.pooled_states())}
+    tensors |= {f"gathered.{number}": part for number, part in enumerate(book.pooled_gatherable() or [])}
     save_weights(tensors, folder / f"{name}.safetensors")
 
 

@@ -18,12 +18,13 @@ from weft.actions.opening import (
     open_run,
     threads_of,
 )
+from weft.actions.stopping import remember, stopped
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
 from weft.engine.determinism import reproducible
-from weft.engine.processes import Place, drive_among_processes, find_place
+from weft.engine.processes import Place, drive_among_processes, find_place, is_launched
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
@@ -143,6 +144,7 @@ def _execute(
         write_failure(directory, error, time.monotonic() - started)
         raise
     done = directory.result() or {}
+    remember(interruption.received)
     try:
         write_report(directory.path)
     except WeftError:
@@ -159,6 +161,8 @@ def _drive(run: Run) -> RunResult:
     try:
         return drive_among_processes(training(run), place, lambda: run.state.position)
     except ExchangeError as error:
+        if (name := run.interruption.received) is not None:  # the others were asked as well, and have left
+            raise stopped(name, run.path) from error
         signs = Signs.of_run(run.path)
         if signs is None:
             raise
@@ -176,7 +180,7 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
         ),
     ):
         run = build_run(
-            experiment, data, interruption=interruption, observers=[Heartbeat(place.rank)],
+            experiment, data, interruption=interruption, observers=[Heartbeat(place.rank, experiment.run.timeout)],
             participants=place.world, participant=place.rank, shares_directory=True,
         )  # fmt: skip
         try:
@@ -187,6 +191,7 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
         finally:
             run.close()
         run.observers.notify("on_end", result)
+    remember(interruption.received)
     return TrainedRun(run.path or Path(), {"status": result.status, "scores": result.scores})
 
 
@@ -214,7 +219,7 @@ def _build(
         history=history,
         observers=[
             *standard_observers(experiment, directory),
-            *([Heartbeat(0)] if place is not None else []),
+            *([Heartbeat(0, experiment.run.timeout)] if is_launched() else []),
             *own,
             *observers,
         ],

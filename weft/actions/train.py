@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from weft.actions.beginning import begun_already
-from weft.actions.folds import resume_folds, train_folds
-from weft.actions.launching import launch, reported
+from weft.actions.folds import follow_folds, resume_folds, stored_folds, train_folds
+from weft.actions.launching import launch, reported, reports
+from weft.actions.launching_elastic import is_restart, run_of_job
 from weft.actions.opening import Source, load, open_run, require_same_experiment
 from weft.actions.single import follows, is_finished, resume_one, train_one
+from weft.actions.stopping import leaving_at_once, stoppable
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, dump_yaml, refuse_while_loading
 from weft.data import fold_count
 from weft.engine import Observer
-from weft.engine.processes import find_place, joined
+from weft.engine.processes import find_place, is_launched, joined
 from weft.errors import UsageError
 from weft.runs import RunDirectory, new_run_path
 
@@ -53,11 +55,18 @@ def train(
     refuse_while_loading()
     if resume and out is None:
         raise UsageError("which run shall be gone on with?", "name its directory as well: --out RUN")
+    with stoppable(out):
+        return _begin(source, overrides, out, resume, observers)
+
+
+def _begin(
+    source: Source, overrides: Sequence[str], out: Path | str | None, resume: bool, observers: Sequence[Observer]
+) -> TrainedRun:
     experiment = load(source, overrides)
     if _starts_processes(experiment):
         if not isinstance(source, str | Path) or observers:
             raise UsageError(
-                "several processes need an experiment file, and observers named in it",
+                "several processes, and restarts, need an experiment file, and observers named in it",
                 "write the experiment to a file, or start this program itself with torchrun",
             )
         if out is not None and Path(out).exists() and not resume:
@@ -65,8 +74,10 @@ def train(
         path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
         path = path.absolute()
         return _launch(["train", str(source), "--out", str(path), "--resume"], overrides, path, experiment)
+    if out is None and (of_job := run_of_job(experiment)) is not None:
+        out, resume = of_job, True
     with _among_processes(experiment):
-        return _train(experiment, overrides, out, resume, observers)
+        return _train(experiment, overrides, out, resume or is_restart(), observers)
 
 
 def _train(
@@ -78,10 +89,12 @@ def _train(
 ) -> TrainedRun:
     dump_yaml(experiment)  # what cannot be written down could not be resumed: told before a directory is made
     if follows() and not (out is not None and is_finished(out)):
+        if _is_cross_validation(experiment):
+            return follow_folds(experiment, Path(out) if out is not None else None, _of_run(overrides))
         return train_one(experiment, out, observers)
     if resume and out is not None and begun_already(out):
         require_same_experiment(out, experiment)
-        return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], observers)
+        return _go_on(Path(out), _of_run(overrides), observers)
     if _is_cross_validation(experiment):
         return train_folds(experiment, out, observers)
     return train_one(experiment, out, observers)
@@ -112,26 +125,42 @@ def resume(run: Path | str, overrides: Sequence[str] = (), *, observers: Sequenc
             f"--set {wrong[0]} would make a resumed run another experiment",
             "with --resume only run.… can be changed; train the changed experiment as a new run",
         )
-    if (experiment := _stored_experiment(Path(run), overrides)) is None:  # folds, which are runs of their own
-        return _go_on(Path(run), overrides, observers)
+    with stoppable(run):
+        return _resume(Path(run), overrides, observers)
+
+
+def _resume(run: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
+    if (experiment := _stored_experiment(run, overrides)) is None:
+        return _go_on(run, overrides, observers)
     if _starts_processes(experiment) and not is_finished(run):
-        return _launch(["train", "--resume", str(run)], overrides, Path(run), experiment)
+        return _launch(["train", "--resume", str(run)], overrides, run, experiment)
     with _among_processes(experiment):
-        return _go_on(Path(run), overrides, observers)
+        return _go_on(run, overrides, observers)
 
 
 def _stored_experiment(path: Path, overrides: Sequence[str]) -> Experiment | None:
+    """The experiment of a run or of k folds; None where there is none, which is told later."""
+    if (path / "summary.json").exists():
+        return stored_folds(path, overrides)
     return open_run(path, overrides).experiment if (path / "provenance.json").exists() else None
 
 
+def _of_run(overrides: Sequence[str]) -> list[str]:
+    return [text for text in overrides if text.startswith("run.")]
+
+
 def _starts_processes(experiment: Experiment) -> bool:
-    return experiment.run.processes > 1 and find_place() is None
+    """Whether this process only starts others, which train, and starts them again."""
+    return max(experiment.run.processes, experiment.run.restarts + 1) > 1 and not is_launched()
 
 
 def _launch(arguments: Sequence[str], overrides: Sequence[str], path: Path, experiment: Experiment) -> TrainedRun:
     settings = experiment.run
     changes = [word for text in overrides for word in ("--set", text)]
-    launch([*arguments, *changes], path, processes=settings.processes, restarts=settings.restarts)
+    launch(
+        [*arguments, *changes], path,
+        processes=settings.processes, restarts=settings.restarts, fewest=settings.min_processes,
+    )  # fmt: skip
     return TrainedRun(path, RunDirectory.open(path).result() or {})
 
 
@@ -140,14 +169,12 @@ def _among_processes(experiment: Experiment) -> Iterator[None]:
     """Join the other processes, where a launcher started several."""
     place = find_place()
     if place is None:
-        yield
+        with reported(0):
+            yield
         return
-    if _is_cross_validation(experiment):
-        raise UsageError(
-            "the folds of a cross-validation cannot be trained by several processes at once",
-            "train them one after the other: --set fold=1, --set fold=2, ...",
-        )
-    with reported(place.rank), joined(place, timeout=experiment.run.timeout):
+    with reported(place.rank), ExitStack() as stack:
+        with leaving_at_once(silent=not reports()):
+            stack.enter_context(joined(place, timeout=experiment.run.timeout))
         yield
 
 

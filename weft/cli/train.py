@@ -37,6 +37,10 @@ def train(
     restarts: Annotated[
         int | None, typer.Option("--restarts", min=0, help="How often failed processes are started again.")
     ] = None,
+    min_processes: Annotated[
+        int | None,
+        typer.Option("--min-processes", min=1, help="Fewest processes that restarts may go on with; see --restarts."),
+    ] = None,
     debug: Annotated[
         bool, typer.Option("--debug", help="Log statistics of the first batches and of gradients.", show_default=False)
     ] = False,
@@ -49,14 +53,15 @@ def train(
     `weft train FILE --out RUN --resume` begins it where there is none yet: the same command until it succeeds.
     """
     from weft import actions
+    from weft.actions.stopping import stoppable
 
-    counts = {"run.processes": processes, "run.restarts": restarts}
+    counts = {"run.processes": processes, "run.restarts": restarts, "run.min_processes": min_processes}
     changes = [
         *with_settings(overrides),
         *(["run.debug=true"] if debug else []),
         *(f"{key}={count}" for key, count in counts.items() if count is not None),
     ]
-    with everything_else_on_stderr():
+    with everything_else_on_stderr(), stoppable():  # also while torch is imported
         if source is None:
             raise UsageError("nothing to train is named", "weft train FILE, or weft train --resume RUN")
         if resume and out is None:

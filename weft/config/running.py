@@ -32,6 +32,8 @@ class RunConfig(Section):
     """Number of processes that train together."""
     restarts: Annotated[int, Field(ge=0)] = 0
     """How often processes that failed are started again, from the last checkpoint."""
+    min_processes: Count | None = None
+    """Fewest processes to go on with when starting as many again does not help; by default as many as there were."""
     timeout: Positive = 600.0
     """Seconds that an exchange between processes may take before it is an error."""
     num_workers: AutoOrCount = "auto"

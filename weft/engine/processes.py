@@ -107,6 +107,14 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
     return None
 
 
+def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher takes care of the number of processes, also where it is one: then none are started here.
+
+    One task of Slurm or of MPI may well start processes of its own.
+    """
+    return {"RANK", "WORLD_SIZE"} <= environment.keys() or find_place(environment) is not None
+
+
 @contextmanager
 def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Join the other processes; inside, collectives can be exchanged.
@@ -127,14 +135,16 @@ def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.
     _name_interface(address)
     patience = datetime.timedelta(seconds=timeout)
     # torchrun's agent keeps one store for all attempts: without a prefix a second one finds the addresses of the first.
-    hosts = place.first and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    # Where it keeps none, machines that come back count their attempts anew: a prefix would keep them apart.
+    kept = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0") if kept else "0"
+    hosts = place.first and not kept
     inherited = environment.get(LISTENS) if hosts else None
     try:
         store = TCPStore(
             address, port, place.world, hosts, timeout=patience,
             master_listen_fd=None if inherited is None else int(inherited),
         )  # fmt: skip
-        attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
         prefixed = PrefixStore(f"weft/{_job(place, environment)}/{attempt}", store)
         dist.init_process_group(backend, store=prefixed, timeout=patience, rank=place.rank, world_size=place.world)
     except (RuntimeError, ValueError) as error:  # torch's DistStoreError and its kin are RuntimeErrors

@@ -44,6 +44,7 @@ class ScoreBook:
         self._loss = torch.zeros((), dtype=torch.float64)
         self._weight = 0.0
         self._pooled: list[Array] | None = None
+        self._gathered: list[Tensor] | None = None
         self._cases.reset()
         for accumulator in self._accumulators:
             accumulator.reset()
@@ -119,6 +120,7 @@ class ScoreBook:
 
     def load_gathered(self, gathered: Sequence[Tensor]) -> None:
         """Take the gatherable tensors of all participants, each concatenated along the first dimension."""
+        self._gathered = [part.detach().cpu() for part in gathered]
         at = 0
         for accumulator in self._accumulators:
             count = len(accumulator.gatherable())
@@ -129,6 +131,16 @@ class ScoreBook:
             raise ProtocolError(
                 f"{len(gathered)} gathered tensors, expected {at}", "all participants need the same metrics"
             )
+
+    def pooled_states(self) -> list[Tensor]:
+        """The sums of all participants together where they were pooled, this one's where it is alone."""
+        if self._pooled is None:
+            return self.states()
+        return [torch.from_numpy(state) for state in self._pooled]
+
+    def pooled_gatherable(self) -> list[Tensor] | None:
+        """The gatherable tensors of all participants where they were gathered, this one's where it is alone."""
+        return self._gathered if self._gathered is not None else self.gatherable()
 
     def state_dict(self) -> dict[str, Any]:
         """Where this participant is inside an evaluation; case rows are not kept."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
+import re
 import time
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TextIO
 
-from weft.engine.events import Observer, Start, Step
+from weft.engine.events import Observer, Start, Step, Validation
 from weft.errors import EXIT_FAILED, ExchangeError, ExchangeTimeout, WeftError
 from weft.monitor.logfile import words_of
 
@@ -19,6 +21,9 @@ HEARTBEATS = ".heartbeats"  # folder in the run directory
 SIGNS = "WEFT_SIGNS"  # names another folder, where one process of this machine has started all others
 _WIDTH = 64  # a sign is overwritten in place, so it always has the same length
 _PATIENCE = 3.0  # seconds in which processes that notice a failure write that down
+_REARMED, _STUCK = 0.2, 0.7  # in parts of the timeout: how often it is noted that a process moves, and when it does not
+_FRAME = re.compile(r'File "([^"]+)", line (\d+) in (\S+)')
+_FRAMES = 4  # of them are told
 _PATIENCE_LATE = 1.0  # those that wait in vain notice at the same time
 
 
@@ -43,6 +48,11 @@ class Failure:
     kind: str = ""
     time: float = 0.0
     trace: str = ""
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the process was lost, to a kill, a hang or its device, rather than to an error in what it did."""
+        return self.cause != "own" or self.kind == "AcceleratorError"
 
     @classmethod
     def of(cls, rank: int, error: BaseException) -> Self:
@@ -99,8 +109,26 @@ class Signs:
         """Where a process was when it was last heard of, in words."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             sign = json.loads((self.folder / f"{rank}.json").read_text(encoding="utf-8"))
-            return f"after step {sign['step']} (epoch {sign['epoch'] + 1})" if sign["step"] else "before its first step"
+            fold = f"in fold {sign['fold']} " if "fold" in sign else ""
+            step = f"after step {sign['step']} (epoch {sign['epoch'] + 1})" if sign["step"] else "before its first step"
+            return fold + step
         return "before its first step"
+
+    def stack_file(self, rank: int) -> Path:
+        """Where a process that has not moved for long writes what it is at."""
+        return self.folder / f"{rank}.stack"
+
+    def stack(self, rank: int) -> str:
+        """What the main thread of a process that has not moved for long is at, as Python writes it; innermost first."""
+        with contextlib.suppress(OSError):
+            text = self.stack_file(rank).read_text(encoding="utf-8", errors="replace")
+            return text.rpartition("(most recent call first):\n")[2].strip()  # the main thread comes last
+        return ""
+
+    def hang(self, rank: int) -> str:
+        """Where in the code a process hangs, for messages; empty where it could not tell."""
+        frames = [f"{Path(match[1]).name}:{match[2]} in {match[3]}" for match in _FRAME.finditer(self.stack(rank))]
+        return f" at {', called from '.join(frames[:_FRAMES])}" if frames else ""
 
     def explained(self, error: ExchangeError, rank: int, world: int) -> ExchangeError:
         """The error of a process that lost the others, with what became of them.
@@ -121,12 +149,17 @@ class Signs:
             if not silent or time.monotonic() > end:
                 break
             time.sleep(0.05)
+        if not silent and all(failure.cause == "late" for failure in found):
+            where = "; ".join(f"process {one.rank} {self.place(one.rank)}{self.hang(one.rank)}" for one in found)
+            return type(error)(f"all processes waited for one another: {where}; {error.message}", error.hint)
         if not silent:
             return type(error)(
                 f"all processes lost one another, the connection between them broke: {error.message}", error.hint
             )
         late = any(failure.cause == "late" for failure in found)
-        names = ", ".join(f"process {other} (last heard of {self.place(other)})" for other in silent)
+        names = ", ".join(
+            f"process {other} (last heard of {self.place(other)}{self.hang(other) if late else ''})" for other in silent
+        )
         what = "hangs or cannot be reached" if late else "died or cannot be reached"
         return type(error)(f"{names} {what}: {error.message}", error.hint)
 
@@ -143,27 +176,43 @@ def first_cause(failures: list[Failure]) -> Failure | None:
 class Heartbeat(Observer):
     """Writes the step that this process has done into a small file, at every step, and how the process failed.
 
+    It also writes where in the code the process is when it has not moved for most of `timeout`: then it may be the one
+    that all others wait for. A thread of its own does that, outside of Python, also while Python is stuck.
+
     Args:
         rank: number of the process.
+        timeout: seconds after which the others give up waiting for it.
     """
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, timeout: float) -> None:
         self._rank = rank
+        self._timeout = timeout
         self._signs: Signs | None = None
         self._file: int | None = None
+        self._stack: TextIO | None = None
+        self._moved = 0.0
+        self._fold: dict[str, int] = {}
 
     def on_start(self, start: Start) -> None:
         self._signs = Signs.of_run(start.run_path)
         if self._signs is None:
             return
         self._signs.forget(self._rank)
+        fold = re.fullmatch(r"fold-(\d+)", start.run_path.name) if start.run_path is not None else None
+        self._fold = {"fold": int(fold[1])} if fold is not None else {}
         with contextlib.suppress(OSError):  # a run without this sign of life is as good
             self._signs.folder.mkdir(exist_ok=True)
             self._file = os.open(self._signs.folder / f"{self._rank}.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+            self._stack = self._signs.stack_file(self._rank).open("a", encoding="utf-8")
+        self._watch()
         self._write(start.epoch, start.step)
 
     def on_step(self, step: Step) -> None:
         self._write(step.epoch, step.step)
+        self._watch()
+
+    def on_validation(self, progress: Validation) -> None:
+        self._watch()
 
     def on_error(self, error: BaseException) -> None:
         if self._signs is not None:
@@ -173,9 +222,20 @@ class Heartbeat(Observer):
     def on_end(self, result: Any) -> None:
         self._close()
 
+    def _watch(self) -> None:
+        """Note that the process has moved."""
+        now = time.monotonic()
+        if self._stack is None or now - self._moved < _REARMED * self._timeout:
+            return
+        self._moved = now
+        with contextlib.suppress(OSError):
+            if os.fstat(self._stack.fileno()).st_size:  # it was only slow
+                os.ftruncate(self._stack.fileno(), 0)
+        faulthandler.dump_traceback_later(_STUCK * self._timeout, file=self._stack)
+
     def _write(self, epoch: int, step: int) -> None:
         if self._file is not None:
-            text = json.dumps({"epoch": epoch, "step": step}).ljust(_WIDTH)
+            text = json.dumps({"epoch": epoch, "step": step, **self._fold}).ljust(_WIDTH)
             with contextlib.suppress(OSError):
                 os.pwrite(self._file, text.encode(), 0)
 
@@ -183,3 +243,7 @@ class Heartbeat(Observer):
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        if self._stack is not None:
+            faulthandler.cancel_dump_traceback_later()
+            self._stack.close()
+            self._stack = None

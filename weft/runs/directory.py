@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -226,6 +227,18 @@ def new_run_path(root: str | Path, name: str) -> Path:
                 return path
             except FileExistsError:
                 number += 1
+
+
+def job_run_path(root: str | Path, name: str, job: str) -> Path:
+    """The folder for the run of a launcher's job, the same at every start of the job; it is not made.
+
+    Args:
+        root: the folder that holds the runs.
+        name: the experiment's name, in any spelling.
+        job: what names the job; ids that a folder cannot be called get a digest of theirs.
+    """
+    told = job if re.fullmatch(r"[\w-]{1,60}", job, re.ASCII) else hashlib.sha256(job.encode()).hexdigest()[:16]
+    return Path(root) / f"{_slug(name)}-{told}"
 
 
 def _slug(name: str) -> str:
