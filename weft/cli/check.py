@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weft.cli.shared import Json, Set, everything_else_on_stderr, print_json
+from weft.cli.shared import Json, Set, looking, print_verdict
 
 if TYPE_CHECKING:
     from weft.actions.checking import CheckReport
@@ -32,16 +32,11 @@ def check(
 
     Nothing is trained or written. Every finding says what, where, the evidence, and what to do.
     """
-    from weft.actions import check as action
+    with looking():
+        from weft.actions import check as action
 
-    with everything_else_on_stderr():
         report = action(file, overrides or (), thorough=thorough)
-    if json:
-        print_json(report.as_dict())
-    else:
-        _print(report)
-    if not report.ok:
-        raise typer.Exit(1)
+    print_verdict(report, _print, json=json)
 
 
 def _print(report: CheckReport) -> None:

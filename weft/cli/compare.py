@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, print_json
+from weft.cli.shared import Json, looking, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -29,10 +29,11 @@ def compare(
 
     Differences in scores come with 95 % intervals and paired tests, corrected for their number.
     """
-    from weft.actions import compare as action
-    from weft.cli.comparing import lines
+    with looking():
+        from weft.actions import compare as action
+        from weft.cli.comparing import lines
 
-    comparison = action(runs, split=split, html=html)
+        comparison = action(runs, split=split, html=html)
     if json:
         print_json(comparison.as_dict())
         return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weft.actions.doctor import Diagnosis, examine, install_command, missing_of, size
-from weft.cli.shared import Json, print_json
+from weft.cli.shared import Json, print_verdict
+
+if TYPE_CHECKING:
+    from weft.actions.doctor import Diagnosis
 
 
 def register(app: typer.Typer) -> None:
@@ -24,16 +26,14 @@ def doctor(
 
     Works also where torch or other packages are missing or broken.
     """
-    found = examine(output)
-    if json:
-        print_json(found.as_dict())
-    else:
-        _print(found)
-    if not found.ok:
-        raise typer.Exit(1)
+    from weft.actions.doctor import examine
+
+    print_verdict(examine(output), _print, json=json)
 
 
 def _print(found: Diagnosis) -> None:
+    from weft.actions.doctor import install_command, missing_of
+
     for title, text in (*_software(found), *_machine(found)):
         typer.echo(f"{title:<14} {text}")
     for extra, packages in found.extras.items():
@@ -49,6 +49,8 @@ def _print(found: Diagnosis) -> None:
 
 
 def _software(found: Diagnosis) -> list[tuple[str, str]]:
+    from weft.actions.doctor import size
+
     versions, torch = found.versions, found.torch
     lines = [
         ("weft", f"{versions['weft']}"),
@@ -65,6 +67,8 @@ def _software(found: Diagnosis) -> list[tuple[str, str]]:
 
 
 def _machine(found: Diagnosis) -> list[tuple[str, str]]:
+    from weft.actions.doctor import size
+
     limits, output = found.limits, found.output
     cores = f"{limits['cores']}" + (f", {limits['container_cores']} given" if limits["container_cores"] else "")
     memory = "unknown" if limits["memory"] is None else size(limits["memory"])

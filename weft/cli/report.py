@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, everything_else_on_stderr, print_json
+from weft.cli.shared import Json, looking, print_json
 from weft.errors import WeftError
 
 
@@ -29,16 +29,16 @@ def report(
     `--by COLUMN` adds scores for each value of a column: one of the experiment's tables (sex, site, age), the data's
     group column, or one of the rows of cases. To see several runs beside each other: `weft compare`.
     """
-    from weft.actions import report as action
-
     failures: list[WeftError] = []
     reports = []
-    for run in runs:
-        try:
-            with everything_else_on_stderr():
+    with looking():
+        from weft.actions import report as action
+
+        for run in runs:
+            try:
                 reports.append(str(action(run, by or ())))
-        except WeftError as error:  # the others get theirs
-            failures.append(error)
+            except WeftError as error:  # the others get theirs
+                failures.append(error)
     if json:
         print_json({"reports": reports})
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from weft.cli.shared import Json, Set, everything_else_on_stderr, print_json
+from weft.cli.shared import Json, Set, looking, print_verdict
 
 if TYPE_CHECKING:
     from weft.actions.checking import ModelReport
@@ -31,16 +31,11 @@ def run(
 
     Finite parameters, shapes, gradients, samples that do not mix, determinism, overfitting, saving, low precision.
     """
-    from weft.actions import test_model as action
+    with looking():
+        from weft.actions import test_model as action
 
-    with everything_else_on_stderr():
         report = action(source, overrides or ())
-    if json:
-        print_json(report.as_dict())
-    else:
-        _print(report)
-    if not report.ok:
-        raise typer.Exit(1)
+    print_verdict(report, _print, json=json)
 
 
 def _print(report: ModelReport) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,8 +50,9 @@ class CaseTable:
         """A column as float64; what is empty or no number is nan."""
         if name not in self.numbers_of:
             cells = self.columns[name]
-            is_array = isinstance(cells, numpy.ndarray)
-            self.numbers_of[name] = numpy.asarray(cells, numpy.float64) if is_array else _floats(list(cells))
+            self.numbers_of[name] = (
+                numpy.asarray(cells, numpy.float64) if isinstance(cells, numpy.ndarray) else _floats(cells)
+            )
         return self.numbers_of[name]
 
     def named(self, prefix: str) -> dict[str, str]:
@@ -84,8 +86,8 @@ class CaseTable:
 
 def _floats(cells: Sequence[str]) -> Array:
     try:
-        return numpy.array([float(cell) if cell else numpy.nan for cell in cells])
-    except ValueError:
+        return numpy.fromiter(map(float, cells), numpy.float64, len(cells))
+    except ValueError:  # some are empty
         return numpy.array([_float(cell) for cell in cells])
 
 
@@ -106,14 +108,32 @@ def read_cases(file: Path) -> CaseTable | None:
         DataError: the file is damaged.
     """
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            reader = csv.reader(stream, strict=True)
-            names = next(reader, [])
-            rows = list(reader)
+        text = file.read_bytes().decode("utf-8")
+        names, columns = _split(text) or _parsed(text)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} cannot be read: {error}", _REMEDY) from error
-    if "case" not in names or any(len(row) != len(names) for row in rows):
+    if "case" not in names or (columns and len(columns) != len(names)):
         raise DataError(f"{file} is damaged: it is no table of cases", _REMEDY)
-    return CaseTable(dict(zip(names, zip(*rows, strict=True), strict=True))) if rows else None
+    return CaseTable(dict(zip(names, columns, strict=True))) if columns else None
+
+
+def _split(text: str) -> tuple[list[str], list[Sequence[str]]] | None:
+    """Names and columns of a table without quotes, whose rows are alike: some times faster than parsing it."""
+    lines = text.removesuffix("\n").split("\n")
+    commas = text.count(",", 0, len(lines[0]))
+    if '"' in text or "\r" in text or any(line.count(",") != commas for line in lines) or "" in lines:
+        return None
+    cells, width = ",".join(lines).split(","), commas + 1
+    return cells[:width], [cells[place::width] for place in range(width, 2 * width)] if len(lines) > 1 else []
+
+
+def _parsed(text: str) -> tuple[list[str], list[Sequence[str]]]:
+    """Names and columns; no columns match the names where the rows are of unlike lengths."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    names = next(reader, [])
+    rows = list(reader)
+    if any(len(row) != len(names) for row in rows):
+        return [], []
+    return names, list(zip(*rows, strict=True))

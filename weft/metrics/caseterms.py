@@ -48,10 +48,12 @@ class Units:
     Args:
         of: the unit of each case, int64 [n].
         count: how many units there are.
+        grouped: whether cases of a unit belong together; else a unit is one case, or cases put together at random.
     """
 
     of: Array
     count: int
+    grouped: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +146,10 @@ class Order:
 
     def counts(self, weights: Array) -> tuple[Array, Array]:
         """Weights of positives and of negatives in each step [B, K], from weights of cases [B, n]."""
-        both = numpy.add.reduceat(weights[:, self.cases], self.starts, 1)
+        both = numpy.add.reduceat(weights.take(self.cases, 1), self.starts, 1)
         positives = numpy.zeros_like(both)
         if len(self.positives):
-            found = numpy.add.reduceat(weights[:, self.positives], self.positive_starts, 1)
+            found = numpy.add.reduceat(weights.take(self.positives, 1), self.positive_starts, 1)
             positives[:, self.positive_steps] = found
         return positives, both - positives
 

@@ -55,11 +55,11 @@ def paired_tests(first: Rescored, second: Rescored, resamples: Resamples, share:
     Args:
         first, second: scores of the same cases in the same order.
         resamples: of what is drawn or exchanged as a whole.
-        share: see `affordable`.
+        share: among how many such tests the time for resamples and exchanges is divided.
     """
     units = resamples.units
-    single = units.count == len(first) and first.layout.kind == "single"
-    exchange = _Exchange(first, second, units)
+    single = not units.grouped and first.layout.kind == "single"
+    exchange = _Exchange(first, second, units, share)
     found = {}
     for name, recipe in second.recipes.items():
         count = affordable(second, name, share)
@@ -111,8 +111,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 class _Exchange:
     """Exchanges the answers of two models at random; scores that follow from the same sums share the exchanges."""
 
-    def __init__(self, first: Rescored, second: Rescored, units: Units) -> None:
-        self.first, self.second, self.units = first, second, units
+    def __init__(self, first: Rescored, second: Rescored, units: Units, share: int) -> None:
+        self.first, self.second, self.units, self.share = first, second, units, share
         self._totals: dict[str, tuple[Array, Array]] = {}
         self._complete: dict[str, bool] = {}
 
@@ -137,24 +137,26 @@ class _Exchange:
         moved = (
             numpy.array(list(itertools.product((0.0, 1.0), repeat=len(change)))) @ change
             if self._complete[family]
-            else _random_sums(change)
+            else _random_sums(change, self.share)
         )
         return before.sum(0) + moved, after.sum(0) - moved
 
 
-def _random_sums(change: Array) -> Array:
+def _random_sums(change: Array, share: int) -> Array:
     """Sums of random halves of the rows, [exchanges, width]."""
     generator = numpy.random.default_rng(_SEED)
-    rows = len(change)
-    exchanges = min(MOST_EXCHANGES, max(FEWEST_EXCHANGES, _EXCHANGED // rows))
+    rows, width = change.shape
+    exchanges = min(MOST_EXCHANGES, max(FEWEST_EXCHANGES, _EXCHANGED // (rows * share)))
     size = max(1, 4_000_000 // rows)
-    parts = []
+    moving = numpy.flatnonzero((change != 0).any(0))
+    change = change[:, moving].astype(numpy.float32)
+    sums = numpy.zeros((exchanges, width))
     for start in range(0, exchanges, size):
         number = min(size, exchanges - start)
         coins = numpy.frombuffer(generator.bytes(-(-number * rows // 8)), numpy.uint8)
         heads = numpy.unpackbits(coins, count=number * rows).reshape(number, rows)
-        parts.append(heads.astype(numpy.float32) @ change.astype(numpy.float32))
-    return numpy.concatenate(parts).astype(numpy.float64)
+        sums[start : start + number, moving] = heads.astype(numpy.float32) @ change
+    return sums
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -19,7 +19,7 @@ from weft.metrics.rescoring import Rescored
 RESAMPLES = 1000
 FEWEST_RESAMPLES = 200  # for scores of order of very many cases
 FEWEST_UNITS = 5
-MOST_UNITS = 5000  # more cases are put together at random and drawn by the bundle: the spread stays the same
+MOST_UNITS = 2000  # more cases are put together at random and drawn by the bundle: the spread stays the same
 LEVEL = 0.95
 _SEED = 20_260_101
 _MOST_UNDEFINED = 0.05
@@ -49,9 +49,9 @@ def make_units(cases: int, groups: Sequence[str] | None = None) -> Units:
         of = numpy.array([number.setdefault(group, len(number)) for group in groups], numpy.int64)
     count = int(of.max()) + 1 if cases else 0
     if count <= MOST_UNITS:
-        return Units(of, count)
+        return Units(of, count, groups is not None)
     bundle = numpy.random.default_rng(_SEED).permutation(count) % MOST_UNITS
-    return Units(bundle[of], MOST_UNITS)
+    return Units(bundle[of], MOST_UNITS, groups is not None)
 
 
 def draw(units: Units, resamples: int = RESAMPLES) -> Resamples:

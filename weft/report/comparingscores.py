@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy
@@ -83,14 +86,17 @@ def compare_scores(files: Sequence[RunFiles], split: str) -> ScoreComparison:
     _fill(rescored, scores)
     names = list(dict.fromkeys(name for values in scores for name in values))
     pairing = _Pairing(files[0], rescored[0], split, len(files))
-    paired = [_Paired(), *(pairing.with_run(number, other) for number, other in enumerate(rescored[1:], start=2))]
-    result = ScoreComparison(split, [one.cases for one in paired], pairing.groups is not None, notes=pairing.notes)
+    intervals = {name: [_interval(rescored[0], name, pairing)] for name in names}  # what is drawn here, all tests share
+    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as threads:  # NumPy computes beside the interpreter
+        paired = [_Paired(), *threads.map(pairing.with_run, range(2, len(files) + 1), rescored[1:])]
+    notes = [one.note for one in paired if one.note]
+    result = ScoreComparison(split, [one.cases for one in paired], pairing.groups is not None, notes=notes)
     result.cases[0] = len(rescored[0]) if rescored[0] is not None else None
     for name in sorted(names, key=lambda name: name == _LOSS):
         values = [_number(one.get(name)) for one in scores]
-        intervals = [_interval(one, name, pairing) for one in rescored]
+        intervals[name] += [_interval(one, name, pairing) for one in rescored[1:]]
         tests = [one.tests.get(name) if name != _LOSS else None for one in paired]
-        result.scores.append(ComparedScore(name, mode_of(name), values, intervals, tests, [None] * len(files)))
+        result.scores.append(ComparedScore(name, mode_of(name), values, intervals[name], tests, [None] * len(files)))
     _correct(result.scores)
     return result
 
@@ -138,7 +144,10 @@ def _correct(scores: Sequence[ComparedScore]) -> None:
 
 @dataclass(slots=True)
 class _Paired:
+    """A run on the cases that it shares with the first: how many, the tests, and why there are none or on fewer."""
+
     cases: int | None = None
+    note: str = ""
     tests: Mapping[str, PairedTest] = field(default_factory=dict)
 
 
@@ -148,14 +157,14 @@ class _Pairing:
     def __init__(self, files: RunFiles, first: Rescored | None, split: str, runs: int) -> None:
         self.first, self.runs = first, runs
         self.groups = files.groups_of(split) if first is not None else None
-        self.notes: list[str] = []
-        self._row_of = {key: row for row, key in enumerate(first.table.keys())} if first is not None else {}
+        self._rows: dict[tuple[str, int], int] | None = None
         self._shared: dict[bytes, tuple[Rescored, Resamples]] = {}
         self._own: dict[int, Resamples] = {}
+        self._one_draws = Lock()
 
     def resamples_of(self, rescored: Rescored) -> Resamples:
         """Draws of a run's own cases; those of the first run's where they are the same."""
-        if self.first is not None and tuple(rescored.table.texts("case")) == tuple(self.first.table.texts("case")):
+        if self.first is not None and self._like_first(rescored.table):
             return self._common(numpy.arange(len(self.first)))[1]
         count = len(rescored)
         if count not in self._own:
@@ -165,41 +174,50 @@ class _Pairing:
     def with_run(self, number: int, other: Rescored | None) -> _Paired:
         """Tests of a run against the first."""
         if self.first is None or other is None:
-            self.notes.append(f"Run {number} is not tested: there are no rows of cases.")
-            return _Paired()
+            return _Paired(None, f"Run {number} is not tested: there are no rows of cases.")
         rows, others = self._matched(other.table)
         if len(rows) < 2:
-            self.notes.append(f"Run {number} is not tested: it has no cases in common with run 1.")
-            return _Paired(len(rows))
+            return _Paired(len(rows), f"Run {number} is not tested: it has no cases in common with run 1.")
         if self.first.layout != other.layout:
-            self.notes.append(f"Run {number} is not tested: its classes or outputs are not those of run 1.")
-            return _Paired(len(rows))
+            return _Paired(len(rows), f"Run {number} is not tested: its classes or outputs are not those of run 1.")
         first, resamples = self._common(rows)
         table = other.table.take(others)
         second = other if table is other.table else other.on(table)
         unlike = _unlike_targets(first, second)
         if unlike:
-            self.notes.append(f"Run {number} is not tested: {plural(unlike, 'case')} have another truth than in run 1.")
-            return _Paired(len(rows))
+            why = f"{plural(unlike, 'case')} have another truth than in run 1"
+            return _Paired(len(rows), f"Run {number} is not tested: {why}.")
+        note = ""
         if len(rows) < len(self.first) or len(rows) < len(other):
-            self.notes.append(f"Run {number} is tested on the {plural(len(rows), 'case')} that it shares with run 1.")
-        return _Paired(len(rows), paired_tests(first, second, resamples, self.runs))
+            note = f"Run {number} is tested on the {plural(len(rows), 'case')} that it shares with run 1."
+        return _Paired(len(rows), note, paired_tests(first, second, resamples, self.runs))
 
     def _matched(self, table: CaseTable) -> tuple[Array, Array]:
         """Rows of the first and of the other with the same cases, in the first's order."""
-        pairs = sorted((self._row_of[key], row) for row, key in enumerate(table.keys()) if key in self._row_of)
+        assert self.first is not None
+        if self._like_first(table):
+            return (numpy.arange(len(table)),) * 2
+        if self._rows is None:
+            self._rows = {key: row for row, key in enumerate(self.first.table.keys())}
+        pairs = sorted((self._rows[key], row) for row, key in enumerate(table.keys()) if key in self._rows)
         rows = numpy.array(pairs, numpy.int64).reshape(-1, 2)
         return rows[:, 0], rows[:, 1]
+
+    def _like_first(self, table: CaseTable) -> bool:
+        """Whether a table has the first run's cases, in the same order."""
+        assert self.first is not None
+        return tuple(table.texts("case")) == tuple(self.first.table.texts("case"))
 
     def _common(self, rows: Array) -> tuple[Rescored, Resamples]:
         """The first run on these rows, and draws of them."""
         assert self.first is not None
         key = rows.tobytes()
-        if key not in self._shared:
-            table = self.first.table.take(rows)
-            first = self.first if table is self.first.table else self.first.on(table)
-            groups = [self.groups[row] for row in rows.tolist()] if self.groups is not None else None
-            self._shared[key] = first, draw(make_units(len(rows), groups))
+        with self._one_draws:
+            if key not in self._shared:
+                table = self.first.table.take(rows)
+                first = self.first if table is self.first.table else self.first.on(table)
+                groups = [self.groups[row] for row in rows.tolist()] if self.groups is not None else None
+                self._shared[key] = first, draw(make_units(len(rows), groups))
         return self._shared[key]
 
 
@@ -210,5 +228,6 @@ def _unlike_targets(first: Rescored, second: Rescored) -> int:
     for name in names:
         if name in second.table:
             mine, theirs = first.table.texts(name), second.table.texts(name)
-            unlike |= numpy.array([a != b for a, b in zip(mine, theirs)])
+            if mine != theirs:
+                unlike |= numpy.array([a != b for a, b in zip(mine, theirs)])
     return int(unlike.sum())
