@@ -22,6 +22,7 @@ from weft.cli import (
     report,
     reproduce,
     schema,
+    scorch,
     show,
     test_model,
     train,
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 for command in (
     init, check, train, evaluate, predict, test_model, show, components, reproduce, report, compare, profile, doctor,
-    schema,
+    schema, scorch,
 ):  # fmt: skip
     command.register(app)
 

@@ -31,7 +31,7 @@ from weft.engine.weights import load_pretrained
 from weft.errors import ConfigError, DataError, Problem, UsageError
 from weft.metrics import ScoreBook
 from weft.runs import History
-from weft.tasks import Task
+from weft.tasks import OwnOptimizer, Task
 
 # Optimizers whose loop over all tensors at once (`foreach`) gives the same bits on a CPU as the one over each, which is
 # torch's default there. It saves small networks a tenth of the step, but needs memory for copies of the parameters.
@@ -290,8 +290,6 @@ def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
 def _optimizer(experiment: Experiment, namespace: Namespace, task: Task, network: str, module: nn.Module) -> Optimizer:
     training = experiment.training
     component = training.optimizers.get(network) or training.optimizer
-    if component is None and (own := task.optimizer(network)) is not None:
-        return own
     if component is None:
         if training.optimizers:
             raise ConfigError(
@@ -304,6 +302,8 @@ def _optimizer(experiment: Experiment, namespace: Namespace, task: Task, network
         raise ConfigError(f"network '{network}' has no parameters to train", "check the model")
     extra = {"fused": True} if training.fused else {}
     target = namespace.find(component, "optimizer")
+    if target is OwnOptimizer:
+        return task.optimizer(network)
     unset = not {"foreach", "fused", "differentiable"} & {*component.arguments, *extra}
     small = sum(parameter.numel() for parameter in parameters) <= _SMALL and parameters[0].device.type == "cpu"
     if unset and small and target in _SAME_BITS:
