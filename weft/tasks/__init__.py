@@ -2,7 +2,7 @@
 own tasks.
 """
 
-from weft.tasks.base import Task
+from weft.tasks.base import OwnOptimizer, Task
 from weft.tasks.classification import Classification
 from weft.tasks.regression import Regression
 from weft.tasks.segmentation import Segmentation, cross_entropy_and_dice
@@ -18,6 +18,7 @@ __all__ = [
     "TASKS",
     "Classification",
     "Evaluation",
+    "OwnOptimizer",
     "Regression",
     "Segmentation",
     "Task",

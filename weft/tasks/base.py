@@ -68,16 +68,17 @@ class Task:
         """The parts of `model` that have an optimizer of their own, by the names in `updates`."""
         return {"main": model}
 
-    def optimizer(self, network: str) -> Optimizer | None:
-        """The optimizer that the task brings for one of its networks; one that the experiment names comes first. Called
+    def optimizer(self, network: str) -> Optimizer:
+        """The optimizer that the task brings for one of its networks, where the experiment names `OwnOptimizer`. Called
         after `networks`.
         """
-        return None
+        raise ConfigError(
+            f"training.optimizer is OwnOptimizer, but task {type(self).__name__} brings none for '{network}'",
+            "name one of torch.optim, or give the task a method `optimizer(network)`",
+        )
 
     def scheduler(self, network: str, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
-        """The schedule that the task brings for the optimizer of a network; one that the experiment names comes
-        first.
-        """
+        """The schedule that the task brings for the optimizer of a network, where the experiment names none."""
         return None
 
     def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
@@ -189,6 +190,10 @@ class Task:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
+
+
+class OwnOptimizer(Optimizer):
+    """Named as `training.optimizer`, it stands for the one that the task brings (`Task.optimizer`)."""
 
 
 def _model_failure(model: nn.Module, batch: Batch, error: Exception) -> WeftError:

@@ -1,0 +1,101 @@
+"""What scorch's files promise, and the errors for files that do not keep to it: each names the file and the promise."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from weft.config.patches import load_patch
+from weft.errors import ConfigError, DataError, Problem, WeftError
+
+PAGE = "docs/scorch.md"
+PROMISES = {
+    "Network": "class Network(torch.nn.Module), whose forward takes a list of tensors and returns a list of tensors",
+    "Socket": "class Socket with __init__(self, model), criterion(self, pred, target) and metrics(self, pred, target)",
+    "DataSet": "class DataSet with __init__(self, ds_index, mode='train'), __len__ and __getitem__, which returns a "
+    "list of inputs and a list of targets",
+    "metrics": "metrics(self, pred, target) returns a dict of numbers with an entry 'main', or a list of numbers of "
+    "which the first is the main one",
+    "criterion": "criterion(self, pred, target) takes two lists of tensors and returns one number as a tensor",
+}
+
+
+def read_file(path: Path, wanted: tuple[str, ...], flag: str) -> ModuleType:
+    """Load a model or dataset file and see that it defines what it must.
+
+    Args:
+        path: the file.
+        wanted: names of the classes that it must define.
+        flag: how the file was given, for messages.
+
+    Raises:
+        ConfigError: there is no such file, it cannot be loaded, or a class is missing.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{flag} {path}: there is no such file", "check the path")
+    if path.suffix != ".py":
+        raise ConfigError(f"{flag} {path} is not a Python file", "give a file whose name ends in .py")
+    module = load_patch(path)
+    for name in wanted:
+        if not inspect.isclass(getattr(module, name, None)):
+            others = [key for key, value in vars(module).items() if inspect.isclass(value) and key[:1] != "_"]
+            there = f"; it has {', '.join(others)}" if others else ""
+            raise ConfigError(Problem(f"defines no class {name}{there}", f"write: {PROMISES[name]}", (), path))
+    return module
+
+
+def file_of(value: object) -> str:
+    """The file that a class of a user comes from, for messages."""
+    kind = value if isinstance(value, type) else type(value)
+    module = sys.modules.get(kind.__module__)
+    return str(getattr(module, "__file__", None) or kind.__module__)
+
+
+def broken(owner: object, what: str, promise: str) -> DataError:
+    """The error for something that a file of the user does otherwise than promised.
+
+    Args:
+        owner: the class (or an object of it) that does so.
+        what: what it does.
+        promise: a key of `PROMISES`.
+    """
+    return DataError(f"{file_of(owner)}: {what}", f"the contract: {PROMISES[promise]}")
+
+
+def called(owner: object, name: str, function: Any, *arguments: Any, **named: Any) -> Any:
+    """Call something that the user wrote; where it fails, file and line are named.
+
+    Raises:
+        DataError: with the error's own words.
+    """
+    try:
+        return function(*arguments, **named)
+    except WeftError:
+        raise
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise DataError(
+            f"{_place(error, owner)}: {name} failed: {type(error).__name__}: {error}", _hint(error)
+        ) from error
+
+
+def _place(error: BaseException, owner: object) -> str:
+    file = file_of(owner)
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return file if line is None else f"{file}:{line}"
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, TypeError) and "argument" in str(error):
+        return "compare the arguments with --model-args, --dataset-args and --dataset-path"
+    return "`--traceback` shows the way there"
