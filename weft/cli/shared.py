@@ -34,7 +34,6 @@ class Settings:
     traceback = False
     quiet = False
     original_name = False  # scorch-train's output is the original's, and nothing more
-    original_name = False  # scorch-train's output is the original's, and nothing more
 
 
 def with_settings(overrides: Sequence[str] | None) -> list[str]:
