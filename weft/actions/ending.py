@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Any
 
 from weft.actions.predict import write_predictions
 from weft.actions.scores import write_scores, write_states
@@ -35,6 +36,7 @@ def write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, res
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
         "best_epoch": result.best_epoch,
+        "kept_epochs": _kept_epochs(directory, run),
         "monitor": {"metric": run.state.best.metric, "mode": run.state.best.mode, "best": result.best_value},
         "model_sha256": result.model_sha256,
         "skipped_items": result.skipped_items,
@@ -43,6 +45,16 @@ def write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, res
     }
     append_experiment_row(directory.path, to_dict(experiment), outcome)
     directory.write_result(outcome)  # last: a run that says it is finished lacks nothing
+
+
+def _kept_epochs(directory: RunDirectory, run: Run) -> list[dict[str, Any]]:
+    """The best epochs whose weights were kept, best first, each with its value and the file."""
+    kept = []
+    for epoch in run.state.best.kept:
+        file = run.checkpoints.best_file(epoch.step)
+        name = file.relative_to(directory.path).as_posix() if file is not None else None
+        kept.append({"epoch": epoch.epoch + 1, "step": epoch.step, "value": epoch.value, "file": name})
+    return kept
 
 
 def write_failure(directory: RunDirectory, error: BaseException, seconds: float) -> None:

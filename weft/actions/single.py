@@ -23,6 +23,8 @@ from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint
 from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
+from weft.engine.background import BackgroundCheckpoints
+from weft.engine.checkpoints import CheckpointStore
 from weft.engine.determinism import reproducible
 from weft.engine.processes import Place, drive_among_processes, find_place, is_launched
 from weft.engine.run import Run
@@ -215,7 +217,7 @@ def _build(
         participants=place.world if place is not None else 1,
         shares_directory=place is not None,
         path=directory.path,
-        checkpoints=CheckpointFolder(directory.checkpoints),
+        checkpoints=_checkpoints(directory, experiment),
         history=history,
         observers=[
             *standard_observers(experiment, directory),
@@ -232,6 +234,11 @@ def _build(
     history.restore(run.state.history)
     directory.steps().truncate_after(run.state.position.step)
     return run
+
+
+def _checkpoints(directory: RunDirectory, experiment: Experiment) -> CheckpointStore:
+    folder = CheckpointFolder(directory.checkpoints, keep=experiment.run.keep_last)
+    return BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder
 
 
 def _require_observers(observers: Sequence[object]) -> None:

@@ -44,6 +44,12 @@ class RunConfig(Section):
     """Folder in which run directories are made."""
     checkpoint_every: CheckpointEvery = CheckpointEvery(epochs=1)
     """How often a checkpoint is written."""
+    checkpoint_async: bool = False
+    """Whether checkpoints are written beside the training, which waits only until the state is copied in memory."""
+    keep_last: Annotated[int, Field(ge=2)] = 2
+    """How many of the newest checkpoints are kept."""
+    keep_best: Count = 1
+    """Of how many of the best epochs, by the monitored score, the weights are kept."""
     activation_checkpointing: bool | Items[str] = False
     """Whether blocks of the network are computed again in the backward pass instead of kept: less memory, more time; or
     patterns of names of modules, e.g. `[encoder.*]`."""

@@ -326,4 +326,5 @@ def _best(experiment: Experiment, splits: dict[str, ScoredSplit]) -> BestEpoch:
             mode = book.mode(monitor.metric) if mode == "auto" else mode
         except UsageError as error:
             raise ConfigError(Problem(error.message, error.hint, where)) from error
-    return BestEpoch(monitor.metric, "min" if mode == "auto" else mode, monitor.patience, monitor.min_delta)
+    keep = experiment.run.keep_best
+    return BestEpoch(monitor.metric, "min" if mode == "auto" else mode, monitor.patience, monitor.min_delta, keep=keep)

@@ -14,9 +14,9 @@ import hashlib
 import io
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ from weft.runs.files import sweep, write_atomically
 logger = logging.getLogger("weft")
 
 _NAME = re.compile(r"(?P<kind>last|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.pt")
-_SMALL = 16 * 2**20  # bytes; a larger state is not kept longer than needed only because its weights are the best
+_SMALL = 16 * 2**20  # bytes
 
 Saved = tuple[Path, str]  # a file that lies safely on the disk, and its kind: "last" or "best"
 
@@ -36,24 +36,37 @@ Saved = tuple[Path, str]  # a file that lies safely on the disk, and its kind: "
 class CheckpointStore(Protocol):
     """Where a run keeps its state: a folder, or memory for participants that are simulated."""
 
-    def save_last(self, state: dict[str, Any], step: int, best: dict[str, Tensor] | None = None) -> list[Saved]:
-        """Keep the state of a step boundary, and its weights that are scored as the best ones where they are given.
+    def save_last(self, state: dict[str, Any], step: int, *, best: bool = False) -> list[Saved]:
+        """Keep the state of a step boundary, and where `best` its weights that are scored, as one of the best epochs.
 
         Returns:
-            the files that were written.
+            the files that lie safely on the disk since the last time that was told.
         """
 
-    def save_best(self, weights: dict[str, Tensor], step: int) -> list[Saved]:
-        """Keep the weights of the best epoch so far."""
+    def save_best(self, weights: dict[str, Tensor], step: int, wanted: Collection[int] = ()) -> list[Saved]:
+        """Keep the weights of one of the best epochs; `wanted` are the steps of all of them."""
 
     def load_last(self) -> dict[str, Any] | None:
         """The newest sound state, None when there is none."""
 
     def load_best(self, step: int) -> dict[str, Tensor]:
-        """The weights that were best, saved at `step`."""
+        """The weights of the best epochs that were saved at `step`."""
 
     def newest(self) -> Path | None:
         """The file of the newest state; None where there is none, or no files."""
+
+    def best_file(self, step: int) -> Path | None:
+        """The file of the weights saved as best at `step`; None where there is none, or no files."""
+
+    def settle(self, *, wait: bool) -> list[Saved]:
+        """What became safe since the last time that was told, of writes that go on beside the training.
+
+        Args:
+            wait: for those that are under way.
+
+        Raises:
+            CheckpointError, RunDirectoryError: one of them failed; the checkpoint before is kept.
+        """
 
 
 class CheckpointFolder:
@@ -62,42 +75,42 @@ class CheckpointFolder:
     Args:
         folder: it is created; leftovers of writes that were killed are swept.
         keep: how many of the newest states are kept, at least 2.
+        small: a state of up to so many bytes is written once where it holds best weights too; a larger one is not
+            kept longer than needed only because its weights are among the best, and is not made in memory first.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: Path, keep: int = 2, small: int = _SMALL) -> None:
         self.folder = folder
         self.keep = max(keep, 2)
-        # The states that are kept, newest first, each with the step of the best weights that it refers to. All are
-        # sound: written here, or the one that we went on from.
-        self._kept: list[tuple[Path, int | None]] = []
+        self.small = small
+        # The states that are kept, newest first, each with the steps of the best weights that it refers to. All are
+        # sound: written here, or read when we went on from them.
+        self._kept: list[tuple[Path, set[int]]] = []
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
 
-    def save_last(self, state: dict[str, Any], step: int, best: dict[str, Tensor] | None = None) -> list[Saved]:
+    def save_last(self, state: dict[str, Any], step: int, *, best: bool = False) -> list[Saved]:
         """Write the state of a step boundary; older states go only after it lies safely on the disk.
 
         Args:
             state: from `TrainingState.state_dict`.
             step: optimizer steps taken.
-            best: the weights that scores are taken from, where this state's are the best so far.
+            best: the weights of this state are among the best so far.
         """
-        data = _serialised(state)
-        small = len(data) <= _SMALL
-        saved = []
-        if best is not None and not small:
-            saved += self.save_best(best, step)  # first: a state never refers to weights that are not there yet
-        path, twin = self._write("last", data, step, also="best" if best is not None and small else None)
+        small = _size(state) <= self.small
+        # Best weights come first: a state never refers to weights that are not there yet.
+        saved = self.save_best(scored_weights_of(state), step) if best and not small else []
+        path, twin = self._write("last", state, step, also="best" if best and small else None)
         if twin is not None:
             saved.append((twin, "best"))
         others = (kept for kept in self._kept if _step(kept[0]) != step)
-        self._kept = [(path, state["best"]["step"]), *others][: self.keep]
+        self._kept = [(path, _wanted(state)), *others][: self.keep]
         self._clear()
         return [*saved, (path, "last")]
 
-    def save_best(self, weights: dict[str, Tensor], step: int) -> list[Saved]:
-        """Write the weights of the best epoch so far."""
-        data = _serialised({"model": plain(weights, "best"), "step": step})
-        return [(self._write("best", data, step)[0], "best")]
+    def save_best(self, weights: dict[str, Tensor], step: int, wanted: Collection[int] = ()) -> list[Saved]:
+        """Write the weights of one of the best epochs; others go when no state refers to them any more."""
+        return [(self._write("best", {"model": plain(weights, "best"), "step": step}, step)[0], "best")]
 
     def load_last(self) -> dict[str, Any] | None:
         """The newest sound state; damaged ones are passed over, each with a warning that names it.
@@ -109,9 +122,10 @@ class CheckpointFolder:
         if found is None:
             return None
         file, state = found
-        self._kept = [(file, state["best"]["step"])]
-        if state["best"]["step"] == _step(file) and not any(_step(best) == _step(file) for best in self._files("best")):
-            self.save_best(scored_weights_of(state), _step(file))  # a power cut may keep one name of two
+        step = _step(file)
+        self._kept = [(file, _wanted(state)), *self._older(step)]
+        if step in _wanted(state) and self.best_file(step) is None:  # a power cut may keep one name of two
+            self.save_best(scored_weights_of(state), step)
         return state
 
     def load_best(self, step: int) -> dict[str, Tensor]:
@@ -132,10 +146,33 @@ class CheckpointFolder:
         """The file of the newest state."""
         return next(iter(self._files("last")), None)
 
-    def _write(self, kind: str, data: bytes, step: int, also: str | None = None) -> tuple[Path, Path | None]:
-        """Write a checkpoint, under the name of another kind too where one is given."""
-        ending = f"-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
-        path, second = self.folder / f"{kind}{ending}", self.folder / f"{also}{ending}" if also is not None else None
+    def best_file(self, step: int) -> Path | None:
+        """The file of the weights saved as best at `step`."""
+        return next((file for file in self._files("best") if _step(file) == step), None)
+
+    def settle(self, *, wait: bool) -> list[Saved]:
+        """Nothing: what was saved was told at once."""
+        return []
+
+    def _write(
+        self, kind: str, content: dict[str, Any], step: int, also: str | None = None
+    ) -> tuple[Path, Path | None]:
+        """Write a checkpoint, under the name of another kind too where one is given (it is small then)."""
+
+        def named(kind: str, digest: str) -> Path:
+            return self.folder / f"{kind}-{step:09d}-{digest[:16]}.pt"
+
+        if _size(content) > self.small:
+            path = write_atomically(
+                self.folder / f"{kind}-{step:09d}.pt", lambda file: named(kind, _write(content, file))
+            )
+            self._remove_twins(path)
+            return path, None
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getvalue()
+        digest = hashlib.sha256(data).hexdigest()
+        path, second = named(kind, digest), named(also, digest) if also is not None else None
         write_atomically(path, data, also=second)
         self._remove_twins(path)
         if second is not None:
@@ -151,13 +188,24 @@ class CheckpointFolder:
 
     def _clear(self) -> None:
         """Remove what no state that is kept needs."""
-        states, wanted = [file for file, _ in self._kept], [best for _, best in self._kept]
+        states, wanted = [file for file, _ in self._kept], set().union(*(steps for _, steps in self._kept))
         for old in self._files("last"):  # also damaged ones, which were passed over when we resumed
             if old not in states:
                 old.unlink(missing_ok=True)
         for old in self._files("best"):
             if _step(old) not in wanted:
                 old.unlink(missing_ok=True)
+
+    def _older(self, step: int) -> list[tuple[Path, set[int]]]:
+        """Sound states before `step` that are still wanted when the next one is saved."""
+        found: list[tuple[Path, set[int]]] = []
+        for file in self._files("last"):
+            if _step(file) >= step or len(found) >= self.keep - 2:
+                continue
+            content = read_checkpoint(file)
+            if not isinstance(content, str):
+                found.append((file, _wanted(content)))
+        return found
 
     def _files(self, kind: str) -> list[Path]:
         """Checkpoints of a kind, newest first."""
@@ -191,16 +239,17 @@ class CheckpointMemory:
         self.last: dict[str, Any] | None = None
         self.best: dict[int, dict[str, Tensor]] = {}
 
-    def save_last(self, state: dict[str, Any], step: int, best: dict[str, Tensor] | None = None) -> list[Saved]:
-        """Copy the state of a step boundary, and its weights where they are the best so far."""
-        if best is not None:
-            self.save_best(best, step)
+    def save_last(self, state: dict[str, Any], step: int, *, best: bool = False) -> list[Saved]:
+        """Copy the state of a step boundary, and its weights where they are among the best so far."""
+        if best:
+            self.save_best(scored_weights_of(state), step, _wanted(state))
         self.last = copy.deepcopy(state)
         return []
 
-    def save_best(self, weights: dict[str, Tensor], step: int) -> list[Saved]:
-        """Copy the weights of the best epoch so far."""
-        self.best = {step: copy.deepcopy(dict(weights))}
+    def save_best(self, weights: dict[str, Tensor], step: int, wanted: Collection[int] = ()) -> list[Saved]:
+        """Copy the weights of one of the best epochs."""
+        others = {other: kept for other, kept in self.best.items() if other in wanted}
+        self.best = others | {step: copy.deepcopy(dict(weights))}
         return []
 
     def load_last(self) -> dict[str, Any] | None:
@@ -214,6 +263,14 @@ class CheckpointMemory:
     def newest(self) -> Path | None:
         """There are no files."""
         return None
+
+    def best_file(self, step: int) -> Path | None:
+        """There are no files."""
+        return None
+
+    def settle(self, *, wait: bool) -> list[Saved]:
+        """Nothing: there are no files."""
+        return []
 
 
 def read_checkpoint(file: Path) -> dict[str, Any] | str:
@@ -235,10 +292,49 @@ def scored_weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
     return weights
 
 
-def _serialised(content: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
+def _wanted(state: dict[str, Any]) -> set[int]:
+    """The steps whose best weights a state refers to."""
+    best = state["best"]
+    return {step for step in (best["step"], *(step for _, _, step in best.get("kept", ()))) if step is not None}
+
+
+def _size(content: Any) -> int:
+    """Bytes of the tensors in it, those that are there twice counted twice."""
+    if isinstance(content, Tensor):
+        return content.nbytes
+    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
+    return sum(_size(part) for part in parts)
+
+
+def _write(content: dict[str, Any], file: BinaryIO) -> str:
+    """Write a checkpoint's content into an open file; returns the digest of its bytes."""
+    digesting = _Digesting(file)
+    try:
+        torch.save(content, cast(BinaryIO, digesting))
+    except Exception:
+        if digesting.refused is not None:  # torch, whose words they hide behind, knows only that writing failed
+            raise digesting.refused from None
+        raise
+    return digesting.digest.hexdigest()
+
+
+class _Digesting:
+    """A file whose bytes are digested on their way into it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+        self.refused: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refused = error
+            raise
+
+    def flush(self) -> None:
+        """What is written goes on at once."""
 
 
 def _step(file: Path) -> int:

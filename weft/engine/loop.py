@@ -163,6 +163,7 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
     for schedule in state.schedules.values():
         schedule.after_epoch(monitored)
     improved = monitored is not None and state.best.update(monitored, state.position.epoch, state.position.step)
+    kept = monitored is not None and state.best.keeps(state.position.step)
     items = state.sums.items
     state.position.epoch += 1
     state.position.batch = 0
@@ -176,8 +177,8 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
     state.history.append(row)
     every = run.plan.save_epochs
     if state.finished or (every is not None and state.position.epoch % every == 0) or (run.alone and run.save_is_due()):
-        yield from save(run, best=improved)
-    elif improved:
+        yield from save(run, best=kept)
+    elif kept:
         run.save_best()
     run.tell_epoch(row, improved)
 
@@ -185,6 +186,7 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
 def final_scores(run: Run) -> Steps:
     """Score every split with the weights of the best epoch (the last ones where nothing was monitored)."""
     state = run.state
+    run.settle_saves(wait=True)
     if state.best.step is not None:
         module = state.average.module if state.average is not None else state.model
         module.load_state_dict(run.checkpoints.load_best(state.best.step))
@@ -324,6 +326,7 @@ def _row(run: Run, scored: bool) -> tuple[dict[str, Any], float | None]:
 def _stop(run: Run) -> Generator[Collective, Answer, None]:
     settle(run)
     yield from save(run)
+    run.settle_saves(wait=True)
     raise _stopped(run)
 
 

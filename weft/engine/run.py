@@ -19,7 +19,7 @@ from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validati
 from weft.engine.precision import Precision
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
-from weft.errors import NotFiniteError, Stopped
+from weft.errors import CheckpointError, NotFiniteError, RunDirectoryError, Stopped
 from weft.metrics import ScoreBook
 from weft.runs import History
 from weft.tasks import Task
@@ -224,7 +224,7 @@ class Run:
 
         Args:
             processes: the private state of each process, where they share one directory.
-            best: its weights are the best so far.
+            best: its weights are among the best so far.
 
         Raises:
             NotFiniteError: the weights are not finite; the checkpoint before is kept.
@@ -234,8 +234,7 @@ class Run:
         state = self.state.state_dict()
         if processes is not None:
             state["processes"] = processes
-        weights = self.state.scored_weights if best else None
-        saved = self.checkpoints.save_last(state, self.state.position.step, weights)
+        saved = self.checkpoints.save_last(state, self.state.position.step, best=best)
         self.saved()
         self._tell_saved(saved)
 
@@ -247,7 +246,19 @@ class Run:
     def save_best(self) -> None:
         """Save the weights that scores were just taken from."""
         self.require_finite_weights()
-        self._tell_saved(self.checkpoints.save_best(self.state.scored_weights, self.state.position.step))
+        wanted = [kept.step for kept in self.state.best.kept]
+        self._tell_saved(self.checkpoints.save_best(self.state.scored_weights, self.state.position.step, wanted))
+
+    def settle_saves(self, *, wait: bool) -> None:
+        """Tell observers of checkpoints that were written meanwhile.
+
+        Args:
+            wait: for those that are under way.
+
+        Raises:
+            CheckpointError, RunDirectoryError: one could not be written; the checkpoint before is kept.
+        """
+        self._tell_saved(self.checkpoints.settle(wait=wait))
 
     def _tell_saved(self, saved: list[Saved]) -> None:
         for path, kind in saved:
@@ -302,6 +313,8 @@ class Run:
             position.epoch, position.step, position.batch, self.batches, items,
             loss if logged else None, self.learning_rate if logged else None,
         )  # fmt: skip
+        if logged:
+            self.settle_saves(wait=False)
         self.observers.notify("on_step", step)
 
     def tell_validation(self, batch: int, batches: int) -> None:
@@ -310,6 +323,7 @@ class Run:
 
     def tell_epoch(self, row: dict[str, Any], improved: bool) -> None:
         """Write the history row and tell observers."""
+        self.settle_saves(wait=False)
         if self.history is not None:
             self.history.append(row)
         self.observers.notify("on_epoch", Epoch(row["epoch"] - 1, row["step"], row, improved, self.state.best.value))
@@ -334,7 +348,11 @@ class Run:
         return self.state.evaluated
 
     def close(self) -> None:
-        """End the loaders' workers."""
+        """End the loaders' workers, and wait for a checkpoint that is still being written."""
+        try:
+            self.settle_saves(wait=True)
+        except (CheckpointError, RunDirectoryError) as error:  # the run has ended with an error of its own
+            logger.warning("%s", error.message)
         if self.train is not None:
             self.train.close()
         for split in self.splits.values():

@@ -54,7 +54,7 @@ def save(run: Run, *, best: bool = False) -> Generator[Collective, Answer, None]
 
     Args:
         run: this participant's.
-        best: its weights are the best so far; every process keeps those.
+        best: its weights are among the best so far; every process keeps those.
     """
     if not run.shares_directory:
         run.save(best=best)

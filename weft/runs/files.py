@@ -39,35 +39,41 @@ _REMEDIES = {
 }
 
 
-def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], None], also: Path | None = None) -> None:
+def write_atomically(path: Path, data: bytes | Callable[[BinaryIO], Path | None], also: Path | None = None) -> Path:
     """Write a file so that its name always holds either the old content or the new one, whole.
 
     Args:
         path: the file; its folder must exist.
-        data: the content, or a function that writes it into the open binary file it is given.
+        data: the content, or a function that writes it into the open binary file it is given; where the name is
+            known only then, it returns the path in the same folder that is to be used in place of `path`.
         also: a second name for it in the same folder, there before the first one; a file of its own where the file
             system has no links.
+
+    Returns:
+        the path of the file.
 
     Raises:
         RunDirectoryError: the disk is full, read-only or failing. The old file is untouched, the temporary one gone.
     """
+    final = path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path, kept=f"{path.name} as it was before" if path.exists() else f"no half-written {path.name}"):
         try:
             with temporary.open("wb") as file:
                 if callable(data):
-                    data(file)
+                    final = data(file) or path
                 else:
                     file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             if also is not None:
                 _link(temporary, also)
-            temporary.replace(path)
+            temporary.replace(final)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+    return final
 
 
 def _link(file: Path, name: Path) -> None:
