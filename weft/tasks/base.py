@@ -195,6 +195,9 @@ class Task:
 class OwnOptimizer(Optimizer):
     """Named as `training.optimizer`, it stands for the one that the task brings (`Task.optimizer`)."""
 
+    def __init__(self, params: Iterable[Any]) -> None:
+        raise ConfigError("OwnOptimizer only stands for the task's optimizer", "name one of torch.optim")
+
 
 def _model_failure(model: nn.Module, batch: Batch, error: Exception) -> WeftError:
     name, forms = type(model).__name__, _forms("inputs", batch.inputs)
