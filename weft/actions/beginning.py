@@ -126,7 +126,7 @@ def try_out(run: Run, experiment: Experiment, data: Data) -> None:
     """
     module = run.scored_module().eval()
     for name, split in run.splits.items():
-        size = experiment.training.evaluation_batch_size or experiment.training.batch_size
+        size = experiment.training.evaluation_batch_size or experiment.training.items_per_batch
         batch = next(
             iter(make_loader(data.splits[name], batch_size=size, seed=0, shuffle=False, augment=False).epoch(0))
         )

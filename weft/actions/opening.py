@@ -169,4 +169,4 @@ def threads_of(experiment: Experiment, data: Data) -> int:
     loader = make_loader(next(iter(data.splits.values())), batch_size=1, seed=0, shuffle=False, augment=False)
     inputs = next(iter(loader.epoch(0))).inputs
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    return choose_threads(sum(part.numel() for part in parts) * experiment.training.batch_size)
+    return choose_threads(sum(part.numel() for part in parts) * experiment.training.items_per_batch)

@@ -145,3 +145,25 @@ def check_recomputing(experiment: Experiment) -> Iterator[Problem]:
             "remove one of the two",
             ("run", "activation_checkpointing"),
         )
+
+
+def check_batch_sizes(experiment: Experiment) -> Iterator[Problem]:
+    """What makes one step is a whole number of batches, said once."""
+    training = experiment.training
+    whole, size = training.effective_batch_size, training.batch_size
+    if whole is None:
+        return
+    if isinstance(size, int) and whole % size:
+        sizes = [number for number in range(1, whole + 1) if whole % number == 0]
+        near = sorted(sizes, key=lambda number: abs(number - size))[:2]
+        yield Problem(
+            f"effective_batch_size {whole} is not a multiple of batch_size {size}",
+            f"use a batch_size of {' or '.join(map(str, sorted(near)))}, or auto",
+            ("training", "effective_batch_size"),
+        )
+    elif training.accumulate != 1 and (size == "auto" or training.accumulate * int(size) != whole):
+        yield Problem(
+            f"there are both 'accumulate' {training.accumulate} and 'effective_batch_size' {whole}",
+            "accumulate follows from the other two: remove it",
+            ("training", "accumulate"),
+        )

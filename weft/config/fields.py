@@ -77,18 +77,27 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def _auto_or_count(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise PydanticCustomError(
-        "auto_or_count", "expected 'auto' or a whole number from 0, found {found}", {"found": repr(value)}
-    )
+def _auto_or_number(minimum: int) -> PlainValidator:
+    """Accepts "auto" and whole numbers from `minimum` on."""
+
+    def check(value: Any) -> Any:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= minimum):
+            return value
+        text = "expected 'auto' or a whole number from {minimum}, found {found}"
+        raise PydanticCustomError("auto_or_count", text, {"minimum": minimum, "found": repr(value)})
+
+    return PlainValidator(check)
 
 
 AutoOrCount = Annotated[
     int | Literal["auto"],
-    PlainValidator(_auto_or_count),
+    _auto_or_number(0),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 0}]}),
+]
+AutoOrSize = Annotated[
+    int | Literal["auto"],
+    _auto_or_number(1),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
 ]
 
 

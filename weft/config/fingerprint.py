@@ -25,6 +25,7 @@ from weft.errors import ConfigError
 
 _VERSION = 1  # of what goes into the fingerprint and how it is written
 _LEFT_OUT = ("name", "run", "patches")
+_DERIVED = (("training", "effective_batch_size"),)  # is batch_size times accumulate, which are in
 
 
 def fingerprint(experiment: Experiment, data_digest: str | None = None) -> str:
@@ -200,6 +201,7 @@ class _Writer(_ComponentWriter):
         self.data_paths = {path for path, _, _ in named_files(experiment) if path[0] == "dataset"}
 
     def write(self) -> Any:
+        _ = self.experiment.training.items_per_batch  # refuses one that is still to be found
         fields = type(self.experiment).model_fields
         body = {name: self.value(getattr(self.experiment, name), (name,)) for name in fields if name not in _LEFT_OUT}
         return ["weft", _VERSION, sorted(body.items()), self.data_digest, self.effects()]
@@ -208,7 +210,9 @@ class _Writer(_ComponentWriter):
         """A field of the experiment."""
         if isinstance(value, Section):
             fields = type(value).model_fields
-            pairs = [(fields[name].alias or name, getattr(value, name)) for name in fields]
+            pairs = [
+                (fields[name].alias or name, getattr(value, name)) for name in fields if (*path, name) not in _DERIVED
+            ]
             return ["section", sorted([key, self.value(child, (*path, key))] for key, child in pairs)]
         if isinstance(value, Component):
             return self.component(value, self.kinds[path])

@@ -20,6 +20,8 @@ def resolve(experiment: Experiment) -> Experiment:
         changes["scheduler_interval"] = scheduler_interval(training)
     if training.monitor.mode == "auto" and (mode := better_direction(training.monitor.metric)) is not None:
         changes["monitor"] = training.monitor.model_copy(update={"mode": mode})
+    if training.effective_batch_size is not None and isinstance(training.batch_size, int):
+        changes["accumulate"] = max(1, training.effective_batch_size // training.batch_size)
     if not changes:
         return experiment
     return experiment.model_copy(update={"training": training.model_copy(update=changes)})

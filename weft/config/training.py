@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from weft.config.component import Component
-from weft.config.fields import Count, FilePath, Items, NotNegative, Positive, Section
+from weft.config.fields import AutoOrSize, Count, FilePath, Items, NotNegative, Positive, Section
+from weft.errors import ConfigError, Problem
 
 MODEL_KEYS = ("component", "weights", "freeze", "unfreeze")
 
@@ -67,8 +68,10 @@ class TrainingConfig(Section):
     """Number of passes over the training split."""
     steps: Count | None = None
     """Number of optimizer steps after which training ends, also inside an epoch."""
-    batch_size: Count
-    """Number of items in a batch."""
+    batch_size: AutoOrSize
+    """Number of items in a batch; `auto` for as many as fit into memory, found by trying when training begins."""
+    effective_batch_size: Count | None = None
+    """Number of items that make one step, a multiple of `batch_size`; `accumulate` follows from it."""
     evaluation_batch_size: Count | None = None
     """Number of items in a batch of validation and test; without it, `batch_size`, or up to eight times that where the
     items are small and lie in memory. Volumes of unlike size need 1.
@@ -118,3 +121,20 @@ class TrainingConfig(Section):
     """At most so many batches of an epoch are trained on; without it, all."""
     evaluation_batches: Count | None = None
     """At most so many batches of a split are scored; without it, all."""
+
+    @property
+    def items_per_batch(self) -> int:
+        """`batch_size` as a number.
+
+        Raises:
+            ConfigError: it is still to be found.
+        """
+        if isinstance(self.batch_size, int):
+            return self.batch_size
+        raise ConfigError(
+            Problem(
+                "training.batch_size is auto, which is found when training begins",
+                "write a number, or train first: the run's experiment.yaml has it",
+                ("training", "batch_size"),
+            )
+        )

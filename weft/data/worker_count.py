@@ -8,6 +8,7 @@ from pathlib import Path
 
 from weft.data.batches import map_tensors
 from weft.data.fetch import BatchKey, Fetcher
+from weft.data.memory import available_memory
 from weft.data.split_data import SplitData
 
 _MOST = 8  # beyond that the training process itself is what unpacks too slowly
@@ -63,17 +64,6 @@ def available_cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
-
-
-def available_memory() -> int:
-    """Bytes of memory that are free or can be freed."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # no Linux
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def open_file_limit() -> int:

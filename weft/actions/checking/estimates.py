@@ -16,7 +16,7 @@ from weft.actions.checking.samples import Looked
 from weft.config import Experiment
 from weft.data import Data
 from weft.data.batches import map_tensors
-from weft.data.worker_count import available_memory
+from weft.data.memory import available_memory
 from weft.engine.run import Run
 from weft.monitor.words import duration
 

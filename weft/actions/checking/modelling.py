@@ -228,7 +228,7 @@ class ModelCheck:
         """A last batch of one sample, where batch normalisation cannot work with one."""
         training, items = self.experiment.training, len(self.data.splits["train"])
         alone = (
-            items % training.batch_size == 1
+            items % training.items_per_batch == 1
             and not training.drop_last
             and "train" not in self.experiment.dataset.samplers
         )
@@ -241,7 +241,7 @@ class ModelCheck:
                 "batch of one",
                 "training.batch_size",
                 f"the last batch of each epoch has one item ({items} items in batches of "
-                f"{training.batch_size}), and the model "
+                f"{training.items_per_batch}), and the model "
                 f"cannot train on one: {error}",
                 "set training.drop_last: true, or another batch_size",
             )

@@ -99,20 +99,20 @@ def check_batches(experiment: Experiment, data: Data, findings: Findings) -> Non
         findings.error("no training split", "dataset", "there is nothing to train on", "give a training split")
         return
     items = len(data.splits["train"])
-    if training.drop_last and items < training.batch_size:
+    if training.drop_last and items < training.items_per_batch:
         findings.error(
             "batch size",
             "training.batch_size",
-            f"{count(items, 'item')} make no full batch of {training.batch_size}, and drop_last leaves out "
+            f"{count(items, 'item')} make no full batch of {training.items_per_batch}, and drop_last leaves out "
             "what is not full: "
             "there is not one step",
             f"use a batch_size of at most {items}, or remove drop_last",
         )
-    elif items < training.batch_size:
+    elif items < training.items_per_batch:
         findings.note(
             "batch size",
             "training.batch_size",
-            f"the batch size is {training.batch_size}, but there are {count(items, 'training item')}: every "
+            f"the batch size is {training.items_per_batch}, but there are {count(items, 'training item')}: every "
             "epoch is one step",
             "",
         )
