@@ -83,7 +83,7 @@ def build_run(
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
     if shares_directory:
-        strategy = strategy if strategy is not None else PooledGradients(training.batch_size)
+        strategy = strategy if strategy is not None else PooledGradients(training.items_per_batch)
         model = with_global_statistics(model) if training.batch_norm == "global" else model
     if experiment.run.activation_checkpointing:
         recompute_blocks(model, experiment.run.activation_checkpointing)
@@ -149,7 +149,7 @@ def make_plan(experiment: Experiment, device: torch.device) -> Plan:
         steps=training.steps,
         precision=Precision(training.precision, device),
         device=device,
-        batch_size=training.batch_size,
+        batch_size=training.items_per_batch,
         accumulate=training.accumulate,
         clip_norm=training.clip_norm,
         clip_value=training.clip_value,
@@ -258,14 +258,14 @@ def _loader(
     settings, workers = experiment.training, experiment.run.num_workers
     component = experiment.dataset.samplers.get(name) if training or name != "train" else None  # type: ignore[call-overload]
     batches = settings.train_batches if training else settings.evaluation_batches
-    together = settings.batch_size if training else settings.evaluation_batch_size or settings.batch_size
+    together = settings.items_per_batch if training else settings.evaluation_batch_size or settings.items_per_batch
     return make_loader(
         split,
-        batch_size=settings.batch_size if training else evaluation_batch_size(settings, split),
+        batch_size=settings.items_per_batch if training else evaluation_batch_size(settings, split),
         seed=experiment.seed,
         shuffle=training,
         drop_last=settings.drop_last and training,
-        num_workers=auto_workers(split, settings.batch_size) if workers == "auto" else int(workers),
+        num_workers=auto_workers(split, settings.items_per_batch) if workers == "auto" else int(workers),
         sampler=build_sampler(component, namespace, split) if component is not None else None,
         augment=training,
         share=share,
@@ -280,11 +280,12 @@ def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
     Small rows that lie in memory go several batches at a time: without gradients these need no more memory than one
     batch in training, and the costs of a call are shared.
     """
+    size = settings.items_per_batch
     if settings.evaluation_batch_size is not None or split.arrays is None:
-        return settings.evaluation_batch_size or settings.batch_size
+        return settings.evaluation_batch_size or size
     inputs = split.arrays[0] if isinstance(split.arrays[0], tuple) else (split.arrays[0],)
     row = sum(part[0].numel() for part in inputs)
-    return max(settings.batch_size, min(settings.batch_size * _SCORED_TOGETHER, _SCORED_NUMBERS // max(row, 1)))
+    return max(size, min(size * _SCORED_TOGETHER, _SCORED_NUMBERS // max(row, 1)))
 
 
 def _optimizer(experiment: Experiment, namespace: Namespace, task: Task, network: str, module: nn.Module) -> Optimizer:
