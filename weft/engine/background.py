@@ -145,11 +145,14 @@ class _Copying:
     def __init__(self, spare: list[Tensor]) -> None:
         self.spare, self.used = spare, list[Tensor]()
         self.devices: set[torch.device] = set()
-        self._known: dict[tuple[torch.device, int, int], Tensor] = {}  # buffers by the memory that they are copies of
+        self._tensors: dict[int, Tensor] = {}  # copies by the `id` of the tensor
+        self._known: dict[tuple[torch.device, int], Tensor] = {}  # buffers by the memory that they are copies of
 
     def copied(self, content: Any) -> Any:
         if isinstance(content, Tensor):
-            return self._tensor(content.detach())
+            if id(content) not in self._tensors:
+                self._tensors[id(content)] = self._tensor(content.detach())
+            return self._tensors[id(content)]
         if isinstance(content, dict):
             return {key: self.copied(value) for key, value in content.items()}
         if isinstance(content, list | tuple):
@@ -157,10 +160,11 @@ class _Copying:
         return content
 
     def _tensor(self, tensor: Tensor) -> Tensor:
-        if type(tensor) is not Tensor or tensor.layout != torch.strided or tensor.is_conj() or tensor.is_neg():
+        plain_memory = type(tensor) is Tensor and tensor.layout == torch.strided
+        if not plain_memory or not tensor.numel() or tensor.is_conj() or tensor.is_neg():
             return tensor.cpu().clone()
         memory = tensor.untyped_storage()
-        key = tensor.device, memory.data_ptr(), memory.nbytes()
+        key = tensor.device, memory.data_ptr()
         if key not in self._known:
             self._known[key] = self._buffer(memory, tensor.device)
         here = self._known[key].untyped_storage()
