@@ -69,5 +69,7 @@ class RunConfig(Section):
     """Messages about the run by mail, chat or phone."""
     carbon: CarbonConfig | None = None
     """Estimate of energy and CO2."""
+    score_train: Literal["never", "end", "epochs"] = "end"
+    """When the training split is scored, without augmentation: never, in the end, or with each validation too."""
     predictions: bool = False
     """Whether predictions on the test split are kept."""

@@ -155,6 +155,7 @@ def make_plan(experiment: Experiment, device: torch.device) -> Plan:
         clip_value=training.clip_value,
         channels_last=training.channels_last,
         evaluate_every=training.evaluate_every,
+        score_train=experiment.run.score_train,
         log_every=experiment.run.log_every,
         save_steps=every.steps,
         save_seconds=every.minutes * 60 if every.minutes is not None else None,

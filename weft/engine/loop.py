@@ -151,7 +151,11 @@ def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
 
 
 def validate(run: Run) -> Generator[Collective, Answer, bool]:
-    """Score the validation split; False when a signal came in between."""
+    """Score the validation split, and where it is asked for the training split; False when a signal came in between."""
+    if run.plan.score_train == "epochs":
+        complete = yield from score_split(run, "train")
+        if not complete:
+            return False
     return (yield from score_split(run, "validation"))
 
 
@@ -190,12 +194,17 @@ def final_scores(run: Run) -> Steps:
     if state.best.step is not None:
         module = state.average.module if state.average is not None else state.model
         module.load_state_dict(run.checkpoints.load_best(state.best.step))
-    return (yield from scoring(run))
+    left_out = ("train",) if run.plan.score_train == "never" else ()
+    return (yield from scoring(run, left_out))
 
 
-def scoring(run: Run) -> Steps:
-    """Score every split with the weights as they are: the generator for evaluating without training."""
+def scoring(run: Run, left_out: tuple[str, ...] = ()) -> Steps:
+    """Score every split but those left out with the weights as they are: the generator for evaluating without
+    training.
+    """
     for name, split in run.splits.items():
+        if name in left_out:
+            continue
         complete = yield from score_split(run, name, per_case=True)
         if not complete:
             raise _stopped(run)  # nothing to save: training was over and saved before
@@ -316,6 +325,9 @@ def _row(run: Run, scored: bool) -> tuple[dict[str, Any], float | None]:
     }
     if run.plan.precision.scaler is not None:
         row["skipped_steps"] = state.sums.skipped_steps
+    if scored and run.plan.score_train == "epochs":  # train_loss is the mean over the epoch's steps
+        measured = run.splits["train"].book.compute()
+        row |= {f"train_{name}": value for name, value in measured.items() if name != "loss"}
     if scored:
         row |= {f"validation_{name}": value for name, value in run.splits["validation"].book.compute().items()}
     column = f"validation_{state.best.metric}" if "validation" in run.splits else f"train_{state.best.metric}"

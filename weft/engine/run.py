@@ -44,6 +44,7 @@ class Plan:
     clip_value: float | None = None
     channels_last: bool = False
     evaluate_every: int = 1
+    score_train: str = "end"
     log_every: int = 50
     save_steps: int | None = None
     save_seconds: float | None = None
