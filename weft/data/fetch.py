@@ -165,10 +165,10 @@ class Fetcher:
         if self.skip_bad:
             self.skipped[row] = reason
             return
-        raise DataError(
-            f"item cannot be loaded: {self.where(row)}: {reason}",
-            "repair or remove it, or set dataset.on_bad_item: skip to go on without such items",
-        ) from error
+        hint = "repair or remove it, or set dataset.on_bad_item: skip to go on without such items"
+        if isinstance(error, DataError) and error.hint:
+            hint = f"{error.hint}; or {hint}"
+        raise DataError(f"item cannot be loaded: {self.where(row)}: {reason}", hint) from error
 
     def _samples(self, rows: list[int], items: list[Any]) -> tuple[list[Sample], Tensor]:
         samples: list[Sample] = []

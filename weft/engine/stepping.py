@@ -153,7 +153,8 @@ def idle(run: Run, batch: Batch) -> None:
             "use training.drop_last: true, a batch size that is a multiple of the processes, or batch_norm: local",
         )
     outputs, _ = run.task.forward(run.state.prepared, batch)
-    (outputs.sum() * 0.0).backward()  # type: ignore[no-untyped-call]
+    parts: list[Tensor] = outputs if isinstance(outputs, list) else [outputs]  # a task of its own may have several
+    torch.stack([part.sum() * 0.0 for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
 
 
 def _add_loss_term(run: Run, update: Update) -> None:
