@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from weft.cli.shared import Set, Settings, everything_else_on_stderr
+from weft.cli.shared import Set, Settings
 
 group = typer.Typer(
     name="scorch", help="Train scorch-style model and dataset files.", no_args_is_help=True, rich_markup_mode=None
@@ -100,8 +100,7 @@ def train(
         validate_on_train, max_train_iterations, max_valid_iterations, verbosity, checkpoint_prefix, model_args,
         dataset_args, seed, strict, test, processes, restarts, progress and not Settings.quiet,
     )  # fmt: skip
-    with everything_else_on_stderr():
-        trained = scorch.train(flags, out=out, resume=resume, overrides=overrides or ())
+    trained = scorch.train(flags, out=out, resume=resume, overrides=overrides or ())
     if not actions.reports():
         return
     if not Settings.quiet:

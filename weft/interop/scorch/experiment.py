@@ -184,6 +184,7 @@ def _run(flags: Flags, before: int, best: float | None) -> dict[str, Any]:
         "restarts": flags.restarts,
         "num_workers": flags.workers,
         "progress": flags.progress and flags.verbosity < 0,
+        "score_train": "epochs" if flags.validate_on_train else "never",
         "observers": [{f"{_HERE}.ScorchPrinter": printer}, {f"{_HERE}.ScorchFiles": files}],
     }
     if flags.verbosity > 0:

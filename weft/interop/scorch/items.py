@@ -80,6 +80,7 @@ class ScorchItems:
         if mode == "train" and callable(getattr(self._index(self.steady), "shuffle", None)):
             self.shuffled = self._copy()
         self.current = self.steady
+        self.counts: tuple[int, int] | None = None  # inputs and targets of an item
         self._look()
 
     def _length(self) -> int:
@@ -131,6 +132,11 @@ class ScorchItems:
         inputs, targets = ([value for value in part if value is not None] for part in item)
         if not inputs:
             raise broken(self.kind, f"DataSet.__getitem__({row}) in mode {self.mode!r} has no inputs", "DataSet")
+        counts = len(inputs), len(targets)
+        if self.counts is not None and self.counts != counts:
+            what = f"returned {_words(counts)}, other items have {_words(self.counts)} (None is not counted)"
+            raise broken(self.kind, f"DataSet.__getitem__({row}) in mode {self.mode!r} {what}", "DataSet")
+        self.counts = counts
         return inputs, targets
 
     def _look(self) -> None:
@@ -143,6 +149,10 @@ class ScorchItems:
             f"{file_of(self.kind)}: all {self.length} items of DataSet in mode {self.mode!r} are None",
             "None items are left out; __getitem__ must return lists of inputs and targets for some",
         )
+
+
+def _words(counts: tuple[int, int]) -> str:
+    return f"{counts[0]} input{'s' * (counts[0] != 1)} and {counts[1]} target{'s' * (counts[1] != 1)}"
 
 
 def _shape(item: Any) -> str:

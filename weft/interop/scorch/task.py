@@ -85,11 +85,11 @@ class ScorchTask(Task):
         outputs = model(list(batch.inputs))
         return (Update(self._criterion(outputs, list(batch.targets)), float(batch.size)),)
 
-    @torch.no_grad()
     def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
         """Outputs and targets as the scores want them: with the rows of their items."""
-        outputs, targets = model(list(batch.inputs)), list(batch.targets)
-        loss = self._criterion(outputs, targets).detach() if targets else None
+        with torch.set_grad_enabled(self.strict):  # a criterion could count on gradients in validation
+            outputs, targets = model(list(batch.inputs)), list(batch.targets)
+            loss = self._criterion(outputs, targets).detach() if targets else None
         scored = Scored(map_tensors(outputs, _plain), map_tensors(targets, _plain))
         if targets and not self._seen_metrics:
             self._try_metrics(scored)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -46,8 +45,7 @@ class ScorchPrinter(Observer):
 
     def _say(self, line: str) -> None:
         if self.verbosity >= 0:
-            sys.__stdout__.write(line + "\n")
-            sys.__stdout__.flush()
+            print(line, flush=True)
 
     def on_step(self, step: Step) -> None:
         if self.verbosity < 1 or self._run is None:
@@ -79,9 +77,15 @@ class ScorchPrinter(Observer):
         for number, scores in enumerate(measured(self._run)):
             if number:
                 self._say(f"Validating epoch {self._epoch}")
-            self._say("Metrics:\t " + "\t\t".join(f"{name}:{value:.2e}" for name, value in scores.items()))
+            self._say(metrics_line(scores))
         if not self._run.state.finished:
             self._begin(epoch.epoch + 1)
+
+    def on_end(self, result: RunResult) -> None:
+        book = self._run.splits["test"].book if self._run is not None and "test" in self._run.splits else None
+        if isinstance(book, ScorchScores) and book.filled:
+            self._say("Testing")
+            self._say(metrics_line(book.measured()))
 
 
 class ScorchFiles(Observer):
@@ -195,6 +199,11 @@ class Mean:
     def mean(self) -> float:
         """0 before the first."""
         return self._sum / self._count if self._count else 0.0
+
+
+def metrics_line(scores: dict[str, float]) -> str:
+    """The line that scores are printed in."""
+    return "Metrics:\t " + "\t\t".join(f"{name}:{value:.2e}" for name, value in scores.items())
 
 
 def measured(run: Run) -> list[dict[str, float]]:
