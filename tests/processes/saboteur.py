@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from weft.actions.stopping import LAUNCHED
 from weft.engine.events import Step, Validation
 from weft.monitor.heartbeat import Heartbeat
 
@@ -44,6 +45,14 @@ class Saboteur(Heartbeat):
     def on_step(self, step: Step) -> None:
         super().on_step(step)
         self._sabotage(step.step)
+        if "WEFT_TEST_CRAWL" in os.environ:
+            self._crawl(step.step, **json.loads(os.environ["WEFT_TEST_CRAWL"]))
+
+    def _crawl(self, step: int, *, begin: int, until: str) -> None:
+        """Take half a second for each step from `begin` on, until the file `until` exists."""
+        end = time.monotonic() + 0.5
+        while self._rank == 0 and step >= begin and not Path(until).exists() and time.monotonic() < end:
+            time.sleep(0.01)
 
     def on_validation(self, progress: Validation) -> None:
         self.validated = getattr(self, "validated", 0) + 1
@@ -60,6 +69,24 @@ class Saboteur(Heartbeat):
             if one["do"] == "sleep":
                 sleep_for_hours()
             os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[one["do"]])
+
+
+class Interrupted(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset that is asked to stop while it is opened, the first time; then it would take hours."""
+
+    def __init__(self, dataset: Any, mark: str) -> None:
+        self.dataset, self.cases = dataset, dataset.cases
+        if not Path(mark).exists():
+            Path(mark).touch()
+            os.kill(os.getppid() if LAUNCHED in os.environ else os.getpid(), signal.SIGTERM)
+            sleep_for_hours()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        item: tuple[Tensor, Tensor] = self.dataset[row]
+        return item
 
 
 def sleep_for_hours() -> None:

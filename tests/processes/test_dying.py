@@ -71,17 +71,29 @@ def test_without_restarts_a_killed_process_ends_all_within_ten_seconds(
     assert outcome(run) == undisturbed
 
 
-def test_a_process_that_hangs_is_named_soon_after_the_timeout(nursery: Nursery, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        ("stop", ", suspended by SIGSTOP or a debugger"),
+        ("sleep", " at saboteur.py:"),
+    ],
+)
+def test_a_process_that_hangs_is_named_with_its_place_soon_after_the_timeout(
+    how: str, where: str, nursery: Nursery, tmp_path: Path
+) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    stop = [{"rank": 1, "at": 9, "do": "stop"}]
+    hang = [{"rank": 1, "at": 9, "do": how}]
     options = ["--processes", "2", "--set", "run.timeout=12"]
-    ended = start(nursery, "train", write_job(tmp_path), "--out", run, *options, sabotage=stop, log=log).wait()
+    ended = start(nursery, "train", write_job(tmp_path), "--out", run, *options, sabotage=hang, log=log).wait()
     assert time.time() - float(log.read_text()) < 12 + 10
     assert ended.code == 1, ended.text
     (error,) = errors_of(ended.err)
-    assert "process 1 hangs after step 9 (epoch 2)" in error
+    assert f"process 1 hangs after step 9 (epoch 2){where}" in error
+    assert ("sleep_for_hours" in error) == (how == "sleep")
+    assert "could not exchange " in error  # and what the other one waited with
     assert not left_behind(run)
-    assert "process 1 (last heard of after step 9 (epoch 2)) hangs" in result_of(run)["error"]
+    assert "process 1 (last heard of after step 9 (epoch 2)" in result_of(run)["error"]
+    assert ("sleep_for_hours" in result_of(run)["error"]) == (how == "sleep")
 
 
 def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_step_and_names_it(

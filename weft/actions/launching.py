@@ -117,12 +117,13 @@ def reports() -> bool:
 
 
 @contextmanager
-def reported(rank: int) -> Iterator[None]:
+def reported(rank: int, timeout: float) -> Iterator[None]:
     """What one of several processes does: how it fails is written down for the one that started them all, which tells
     the user, once and for all. When that one is gone the run is stopped as by SIGTERM.
 
     Args:
         rank: number of this process.
+        timeout: seconds after which the others give up waiting for it; then it has written down where it is.
     """
     if LAUNCHED not in os.environ:
         yield
@@ -130,7 +131,8 @@ def reported(rank: int) -> Iterator[None]:
     signs = Signs(Path(os.environ[SIGNS]))
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     try:
-        yield
+        with signs.stuck(rank, timeout):
+            yield
     except Exception as error:
         if signs.failure(rank) is None:
             signs.tell(Failure.of(rank, error))

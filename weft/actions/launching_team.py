@@ -78,6 +78,7 @@ class Team:
         for rank in range(len(self.members)):
             self._failed(rank)
         self.hanging = [rank for rank, member in enumerate(self.members) if member.poll() is None]
+        self.suspended = [rank for rank in self.hanging if self._is_suspended(rank)]
         return [1 if member.returncode is None else member.returncode for member in self.members]
 
     def _failed(self, rank: int) -> bool:
@@ -103,12 +104,13 @@ class Team:
         late = next((failure for failure in failures if failure.cause == "late"), None)
         if self.hanging and late is not None:
             rank = self.hanging[0]
-            where = "; it is suspended (SIGSTOP, or a debugger)" if self._suspended(rank) else self.signs.hang(rank)
+            where = ", suspended by SIGSTOP or a debugger" if rank in self.suspended else self.signs.hang(rank)
             stack = self.signs.stack(rank)
-            return Failure(rank, "late", f"hangs{where}; {late.message}", code=late.code, trace=stack)
+            waited = late.message.rpartition("cannot be reached: ")[2]  # the first half says less than we do
+            return Failure(rank, "late", f"hangs{where}: {waited}", code=late.code, trace=stack)
         return failures[0]
 
-    def _suspended(self, rank: int) -> bool:
+    def _is_suspended(self, rank: int) -> bool:
         """Whether a signal stopped a process; only Linux tells."""
         with contextlib.suppress(OSError):
             stat = Path(f"/proc/{self.members[rank].pid}/stat").read_text(encoding="utf-8", errors="replace")

@@ -169,10 +169,10 @@ def _among_processes(experiment: Experiment) -> Iterator[None]:
     """Join the other processes, where a launcher started several."""
     place = find_place()
     if place is None:
-        with reported(0):
+        with reported(0, experiment.run.timeout):
             yield
         return
-    with reported(place.rank), ExitStack() as stack:
+    with reported(place.rank, experiment.run.timeout), ExitStack() as stack:
         with leaving_at_once(silent=not reports()):
             stack.enter_context(joined(place, timeout=experiment.run.timeout))
         yield

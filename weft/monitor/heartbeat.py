@@ -9,6 +9,8 @@ import os
 import re
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TextIO
@@ -117,6 +119,16 @@ class Signs:
     def stack_file(self, rank: int) -> Path:
         """Where a process that has not moved for long writes what it is at."""
         return self.folder / f"{rank}.stack"
+
+    @contextmanager
+    def stuck(self, rank: int, timeout: float) -> Iterator[None]:
+        """Inside, a process that takes too long to begin writes down what it is at; its heartbeat takes over."""
+        with self.stack_file(rank).open("a", encoding="utf-8") as file:
+            faulthandler.dump_traceback_later(_STUCK * timeout, file=file)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
 
     def stack(self, rank: int) -> str:
         """What the main thread of a process that has not moved for long is at, as Python writes it; innermost first."""

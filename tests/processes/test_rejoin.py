@@ -1,0 +1,113 @@
+"""Machines that are lost and come back, by torchrun's elastic rendezvous: two agents of it on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.nursery import Child, Nursery, wait_until
+from tests.processes.children import left_behind, start, start_program, write_job
+from tests.processes.launch import free_port
+from tests.processes.test_fewer import require_alike
+from tests.processes.test_other_number import CHANGES
+from weft.actions.launching_elastic import is_restart, job_of
+
+CASES: dict[str, tuple[dict[str, str], str | None]] = {
+    "started by hand": ({}, None),
+    "named": ({"TORCHELASTIC_RUN_ID": "job7"}, "job7"),
+    "not named, and never started again": ({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": "0"}, None),
+    "not named": (
+        {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_MAX_RESTARTS": "3",
+         "TORCHELASTIC_ERROR_FILE": "/tmp/torchelastic_ab/none_xyz123/attempt_1/0/error.json"},
+        "none_xyz123",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_job_of_torchrun_has_one_name_at_all_of_its_starts(case: str) -> None:
+    environment, job = CASES[case]
+    assert job_of(environment) == job
+
+
+def test_a_restart_is_told_by_torchrun() -> None:
+    assert is_restart({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"})
+    assert not is_restart({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0"})
+    assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})  # `weft train --restarts`
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def lose(machine: Child) -> None:
+    """An agent of torchrun and its processes are gone at once."""
+    for pid in [machine.pid, *children_of(machine.pid)]:
+        os.kill(pid, signal.SIGKILL)
+    machine.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lost", ["the first one", "the second one"])
+def test_a_machine_that_is_lost_comes_back_to_the_same_run(lost: str, nursery: Nursery, tmp_path: Path) -> None:
+    """The same command everywhere, with neither --out nor --resume; torchrun numbers machines by process id."""
+    file = write_job(tmp_path, {**CHANGES, "training.epochs": 6})
+    assert start(nursery, "train", file, "--out", tmp_path / "alone").wait().code == 0
+    command: list[Any] = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"),
+        *("--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"),
+        *("--rdzv-id", "job7", "--rdzv-conf", "last_call_timeout=3", "-m", "weft", "train", file),
+    ]
+    variables = {
+        "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "WEFT_TEST_CRAWL": json.dumps({"begin": 5, "until": str(tmp_path / "go")}),
+    }  # fmt: skip
+    waiting = ["sh", "-c", f'until [ -e {tmp_path}/begin ]; do sleep 0.1; done; exec "$@"', "sh"]
+    run = tmp_path / "runs" / "noisy-job7"
+    machines = []
+    try:
+        first = start_program(nursery, *(waiting if lost == "the first one" else []), *command, **variables)
+        machines.append(first)
+        machines.append(start_program(nursery, *command, **variables))
+        (tmp_path / "begin").touch()
+        leaving, staying = machines if lost == "the first one" else reversed(machines)
+        wait_until(lambda: step_of(run, 1) >= 4 and newest(run) >= 4)
+        lose(leaving)
+        seen = newest(run)
+        wait_until(lambda: newest(run) > seen + 3)  # the other one goes on alone
+        alone_until = step_of(run, 1)
+        machines.append(start_program(nursery, *command, **variables))
+        wait_until(lambda: step_of(run, 1) > alone_until + 3)  # and together again
+        (tmp_path / "go").touch()
+        for machine in (staying, machines[-1]):
+            ended = machine.wait()
+            assert ended.code == 0, ended.text
+    finally:
+        for machine in machines:
+            with contextlib.suppress(OSError):
+                os.killpg(machine.pid, signal.SIGKILL)
+        for number in left_behind(tmp_path):
+            os.kill(number, signal.SIGKILL)
+    assert [folder.name for folder in (tmp_path / "runs").iterdir() if folder.is_dir()] == ["noisy-job7"]
+    require_alike(run, tmp_path / "alone")
+
+
+def newest(run: Path) -> int:
+    """The step of the newest checkpoint."""
+    return max((int(file.name[5:14]) for file in (run / "checkpoints").glob("last-*.pt")), default=0)
+
+
+def step_of(run: Path, rank: int) -> int:
+    """The step that a process has done, as far as it has said."""
+    try:
+        return int(json.loads((run / ".heartbeats" / f"{rank}.json").read_text())["step"])
+    except (OSError, ValueError):
+        return 0
