@@ -15,11 +15,11 @@ from weft.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class ShownExperiment:
-    """An experiment with all defaults: as a dict, as YAML, and its fingerprint."""
+    """An experiment with all defaults: as a dict, as YAML, and its fingerprint (none while `batch_size` is `auto`)."""
 
     experiment: dict[str, Any]
     yaml: str
-    fingerprint: str
+    fingerprint: str | None
     data_digest: str | None
 
 
@@ -37,7 +37,9 @@ def show(source: Source, overrides: Sequence[str] = ()) -> ShownExperiment:
     is_folder = isinstance(source, str | Path) and Path(source).is_dir()
     experiment = open_run(str(source), overrides).experiment if is_folder else load(source, overrides)
     digest = digest_experiment_data(experiment, only_cached=True).digest
-    return ShownExperiment(to_dict(experiment), dump_yaml(experiment), fingerprint(experiment, digest), digest)
+    known = experiment.training.batch_size != "auto"
+    taken = fingerprint(experiment, digest) if known else None
+    return ShownExperiment(to_dict(experiment), dump_yaml(experiment), taken, digest)
 
 
 def components(name: str | None = None, patches: Sequence[Path] = ()) -> list[ComponentInfo]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from weft.actions.advice import advise
+from weft.actions.batch_size import settle
 from weft.actions.beginning import require_training_data
 from weft.actions.checking.estimates import existing
 from weft.actions.opening import Source, load, open_experiment_data, open_run, threads_of
@@ -139,6 +140,7 @@ def _profile(experiment: Experiment, steps: int, trace: Path | str | None) -> Pr
     with joined(place, timeout=experiment.run.timeout) if place is not None else nullcontext():
         data = open_experiment_data(experiment)
         require_training_data(data)
+        experiment = settle(experiment, data=data)
         threads, device = threads_of(experiment, data), pick_device(experiment.run.device)
         with (
             reproducible(threads=threads, deterministic=experiment.training.deterministic, device=device),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from weft.actions.batch_size import is_auto, settle
 from weft.actions.beginning import begun_already
 from weft.actions.folds import follow_folds, resume_folds, stored_folds, train_folds
 from weft.actions.launching import launch, reported, reports
@@ -73,6 +74,10 @@ def _begin(
             RunDirectory.create(out).unlock()  # refuses a folder that holds something
         path = Path(out) if out is not None else new_run_path(experiment.path(experiment.run.output), experiment.name)
         path = path.absolute()
+        if is_auto(experiment):
+            settled = settle(experiment, run=path if resume else None).training
+            numbers = {"batch_size": settled.batch_size, "accumulate": settled.accumulate}
+            overrides = [*overrides, *(f"training.{key}={number}" for key, number in numbers.items())]
         return _launch(["train", str(source), "--out", str(path), "--resume"], overrides, path, experiment)
     if out is None and (of_job := run_of_job(experiment)) is not None:
         out, resume = of_job, True
@@ -88,6 +93,7 @@ def _train(
     observers: Sequence[Observer],
 ) -> TrainedRun:
     dump_yaml(experiment)  # what cannot be written down could not be resumed: told before a directory is made
+    experiment = settle(experiment, run=out if resume else None)
     if follows() and not (out is not None and is_finished(out)):
         if _is_cross_validation(experiment):
             return follow_folds(experiment, Path(out) if out is not None else None, _of_run(overrides))

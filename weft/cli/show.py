@@ -33,4 +33,7 @@ def show(
         print_json({"experiment": shown.experiment, "fingerprint": shown.fingerprint, "data_digest": shown.data_digest})
         return
     typer.echo(shown.yaml.rstrip())
+    if shown.fingerprint is None:
+        typer.echo("# no fingerprint yet: training.batch_size is found when training begins")
+        return
     typer.echo(f"# fingerprint: {shown.fingerprint}" + ("" if shown.data_digest else " (data not digested)"))

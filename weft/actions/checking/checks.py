@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from weft.actions.batch_size import is_auto, settle
 from weft.actions.checking import leaks
 from weft.actions.checking.findings import CheckReport, Findings
 from weft.actions.checking.geometry import check_geometry
@@ -98,6 +99,8 @@ class _Check:
         self.report.looked_at = {name: seen.describe() for name, seen in looked.items()}
         self._check_data(data, looked, labels)
         self._check_other_folds(data)
+        if not self._settle(data):
+            return
         check_batches(self.experiment, data, self.findings)
         stop = [f.check for f in self.findings if f.severity == "error" and f.check in _NO_TRAINING]
         if stop:
@@ -138,6 +141,18 @@ class _Check:
     def _task_kind(self) -> str:
         task = self.experiment.namespace().find(self.experiment.training.task, "task")
         return str(getattr(task, "target_kind", "auto"))
+
+    def _settle(self, data: Data) -> bool:
+        """Find the batch size where it is `auto`; False where not one item can be trained on."""
+        if not is_auto(self.experiment) or "train" not in data.splits:
+            return True
+        try:
+            self.experiment = settle(self.experiment, data=data)
+        except Exception as error:  # the model and its parts may be the user's
+            self.findings.raised("batch size", "training.batch_size", error)
+            self.report.left_out["model"] = "no batch size was found"
+            return False
+        return True
 
     def _wants_classes(self, data: Data) -> bool:
         kind = self._task_kind()

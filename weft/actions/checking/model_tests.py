@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from weft.actions.batch_size import settle
 from weft.actions.checking.findings import count, listed, number
 from weft.actions.checking.fitting import overfit
 from weft.actions.checking.tracing import ShapeTrace
@@ -140,7 +141,8 @@ def _open(source: Source, overrides: Sequence[str]) -> tuple[Experiment, Data, P
             directory.weights,
         )
     experiment = _one_fold(load(source, overrides))
-    return experiment, open_experiment_data(experiment), None
+    data = open_experiment_data(experiment)
+    return settle(experiment, data=data), data, None
 
 
 def _one_fold(experiment: Experiment) -> Experiment:
