@@ -98,6 +98,14 @@ def build_run(
     share = (participant, participants) if shares_directory else (0, 1)
     train = _loader(experiment, data, "train", namespace, share, training=True) if "train" in data.splits else None
     optimizers = {name: _optimizer(experiment, namespace, task, name, module) for name, module in networks.items()}
+    if train is not None and len(train) == 0:
+        raise ConfigError(
+            Problem(
+                f"{train.visits} items are fewer than a batch of {train.batch_size}, and such a batch is left out",
+                "lower training.batch_size, or set training.drop_last: false",
+                ("training", "drop_last"),
+            )
+        )
     steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
     schedules = {
         name: build_schedule(training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer))
