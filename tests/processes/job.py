@@ -32,11 +32,16 @@ def rows(count: int, float64: bool = True) -> tuple[Tensor, Tensor]:
 class Net(nn.Module):
     """A small network, with batch normalisation and dropout where asked, in float64 or float32."""
 
-    def __init__(self, batch_norm: bool = False, dropout: float = 0.0, float64: bool = True, hidden: int = 16) -> None:
+    def __init__(
+        self, batch_norm: bool = False, dropout: float = 0.0, float64: bool = True, hidden: int = 16, depth: int = 0
+    ) -> None:
         super().__init__()
         self.dtype = torch.float64 if float64 else torch.float32
         middle = nn.BatchNorm1d(hidden) if batch_norm else nn.Identity()
-        self.layers = nn.Sequential(nn.Linear(30, hidden), middle, nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, 2))
+        more = [layer for _ in range(depth) for layer in (nn.Linear(hidden, hidden), nn.Tanh())]
+        self.layers = nn.Sequential(
+            nn.Linear(30, hidden), middle, nn.Tanh(), nn.Dropout(dropout), *more, nn.Linear(hidden, 2)
+        )
         self.to(self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -44,6 +49,9 @@ class Net(nn.Module):
 
 
 def experiment_of(settings: dict[str, Any]) -> Experiment:
+    weights = dict(settings.get("weights", {}))
+    if "unfreeze" in weights:
+        weights["unfreeze"] = {int(epoch): patterns for epoch, patterns in weights["unfreeze"].items()}
     return resolve(
         load_experiment(
             {
@@ -52,7 +60,7 @@ def experiment_of(settings: dict[str, Any]) -> Experiment:
                     "arrays": Component.of(rows, count=settings.get("count", 150)),
                     "split": {"ratio": settings.get("ratio", [0.7, 0.3])},
                 },
-                "model": Component.of(Net, **settings.get("model", {})),
+                "model": {"component": Component.of(Net, **settings.get("model", {})), **weights},
                 "training": {
                     "task": "classification",
                     "epochs": 3,

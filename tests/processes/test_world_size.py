@@ -25,6 +25,15 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
     "float64 with batch statistics": ({"model": {"batch_norm": True}}, 1e-10),
     "float64, accumulated": ({"training": {"accumulate": 3, "batch_size": 8}}, 1e-10),
     "float64, more parameters than are summed one by one": ({"model": {"hidden": 2500, "batch_norm": True}}, 1e-10),
+    "float64, several buckets, empty shares, accumulated, frozen": (
+        {
+            "model": {"hidden": 300, "depth": 4},
+            "weights": {"freeze": ["layers.4.*", "layers.0.*"], "unfreeze": {2: ["layers.4.weight"]}},
+            "training": {"accumulate": 3, "batch_size": 8},
+        },
+        1e-10,
+    ),
+    "float32, several buckets": ({"model": {"hidden": 300, "depth": 4, "float64": False}}, 1e-5),
     "float32": ({"model": {"float64": False}}, 1e-5),
 }
 

@@ -19,6 +19,7 @@ from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
 from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
 from weft.engine.monitoring import BestEpoch
+from weft.engine.overlap import pooled_gradients
 from weft.engine.precision import Precision
 from weft.engine.recomputing import recompute_blocks
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
@@ -26,7 +27,7 @@ from weft.engine.schedules import build_schedule
 from weft.engine.seeding import outer_randomness_kept, participant_seed, seed_everything
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
-from weft.engine.strategy import PooledGradients, Strategy
+from weft.engine.strategy import Strategy
 from weft.engine.weights import load_pretrained
 from weft.errors import ConfigError, DataError, Problem, UsageError
 from weft.metrics import ScoreBook
@@ -83,7 +84,7 @@ def build_run(
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
     if shares_directory:
-        strategy = strategy if strategy is not None else PooledGradients(training.items_per_batch)
+        strategy = strategy if strategy is not None else pooled_gradients(model, training.items_per_batch)
         model = with_global_statistics(model) if training.batch_norm == "global" else model
     if experiment.run.activation_checkpointing:
         recompute_blocks(model, experiment.run.activation_checkpointing)
@@ -293,7 +294,7 @@ def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
     if settings.evaluation_batch_size is not None or split.arrays is None:
         return settings.evaluation_batch_size or size
     inputs = split.arrays[0] if isinstance(split.arrays[0], tuple) else (split.arrays[0],)
-    row = sum(part[0].numel() for part in inputs)
+    row: int = sum(part[0].numel() for part in inputs)
     return max(size, min(size * _SCORED_TOGETHER, _SCORED_NUMBERS // max(row, 1)))
 
 

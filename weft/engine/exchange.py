@@ -9,6 +9,8 @@ import torch.distributed as dist
 
 from weft.errors import ExchangeError, ExchangeTimeout
 
+# Up to so many numbers everybody sends its own to all and sums them in order of ranks; more are reduced on the way.
+IN_ONE_MESSAGE = 65_536
 _HINT = "look at what the other processes printed; then resume with the last checkpoint"
 
 

@@ -80,17 +80,19 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
     while plan.steps is None or state.position.step < plan.steps:
         window = next(windows, None)
         decision = Decision(more=window is not None)
-        if not run.alone:
+        if not run.alone and not run.agrees_with_gradients:
             decision = yield from agree(run, more=window is not None, failed=failed)
         if not decision.more:
             break
-        done = yield from take_step(run, window or ())
+        done = yield from take_step(run, window or (), _wishes(run))
         failed = not done.finite
         _count(run, done, window or ())
         if state.strategy is not None and _round_ends(run):
             yield from state.strategy.end_of_round(state.model)
         if run.alone:
             decision.save, decision.stop = run.save_is_due(), run.interruption.received is not None
+        elif run.agrees_with_gradients:
+            decision.stop, decision.save = (flag > 0 for flag in done.flags)
         if decision.stop:
             yield from _stop(run)
         if decision.save:
@@ -111,14 +113,10 @@ class Decision:
 
 
 def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer, Decision]:
-    """One small vector per step: is there data left, who failed, shall we stop, shall we save.
-
-    Saving by the clock is the first participant's decision, so that clocks need not agree.
-    """
+    """One small vector per step: is there data left, who failed, shall we stop, shall we save."""
     failures = torch.zeros(run.participants, dtype=torch.int64)
     failures[run.participant] = int(failed)
-    save = run.participant == 0 and run.save_is_due()
-    flags = torch.tensor([int(more), int(run.interruption.received is not None), int(save)])
+    flags = torch.tensor([int(more), *_wishes(run)])
     answer, failures = yield Sum("control", [flags, failures])
     if int(failures.sum()):
         names = [str(number) for number, flag in enumerate(failures.tolist()) if flag]
@@ -128,6 +126,16 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
         )
     some, interrupted, due = (int(flag) for flag in answer)
     return Decision(more=some > 0, stop=interrupted > 0, save=due > 0)
+
+
+def _wishes(run: Run) -> list[int]:
+    """Whether this participant would stop, and save, after the step that comes.
+
+    Saving by the clock is the first one's decision, so that clocks need not agree.
+    """
+    if run.alone:
+        return []
+    return [int(run.interruption.received is not None), int(run.participant == 0 and run.save_is_due(steps=1))]
 
 
 def average_buffers(run: Run) -> Generator[Collective, Answer, None]:

@@ -25,7 +25,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from weft.engine.collectives import Answer, Collective, shapes_of
 from weft.engine.drivers import check_modes, current_modes, typed_result
 from weft.engine.events import RunResult
-from weft.engine.exchange import exchanging
+from weft.engine.exchange import IN_ONE_MESSAGE, exchanging
 from weft.engine.sharing import BEGINNING
 from weft.engine.state import Position
 from weft.errors import ExchangeError, ProtocolError, UsageError
@@ -46,8 +46,6 @@ _JOBS = {
     "Slurm": ("SLURM_JOB_ID", "SLURM_STEP_ID"),
 }
 LISTENS = "WEFT_LISTENS"  # a socket that the first process inherits, bound and listening, for the others to meet at
-# Up to so many numbers everybody sends its own to all and sums them in order of ranks; more are reduced on the way.
-_SMALL = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +247,7 @@ def _exchange(collective: Collective, signature: int, place: Place) -> Answer:
     with exchanging(collective.tag):
         if collective.kind == "gather":
             return _gather(collective, signature, place)
-        if sum(tensor.numel() for tensor in collective.tensors) > _SMALL:
+        if sum(tensor.numel() for tensor in collective.tensors) > IN_ONE_MESSAGE:
             _agree_on(collective, signature, place)
             return [_reduced(tensor) for tensor in collective.tensors]
         return _summed_in_order(collective, signature, place)

@@ -170,6 +170,11 @@ class Run:
         return self.participants == 1
 
     @property
+    def agrees_with_gradients(self) -> bool:
+        """Whether what is to be agreed on in each step travels with the gradients."""
+        return self.state.strategy is not None and self.state.strategy.carries_flags
+
+    @property
     def defers_losses(self) -> bool:
         """Whether losses are looked at now and then only, since each look makes an accelerator wait."""
         return self.alone and self.plan.device.type != "cpu"
@@ -213,9 +218,9 @@ class Run:
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
-    def save_is_due(self) -> bool:
-        """Whether a save inside the epoch is due, by steps or by this participant's clock."""
-        plan, step = self.plan, self.state.position.step
+    def save_is_due(self, *, steps: int = 0) -> bool:
+        """Whether a save inside the epoch is due so many steps from now, by steps or by this participant's clock."""
+        plan, step = self.plan, self.state.position.step + steps
         if plan.save_steps is not None and step % plan.save_steps == 0:
             return True
         return plan.save_seconds is not None and time.monotonic() - self.last_save >= plan.save_seconds
@@ -278,8 +283,9 @@ class Run:
         names = [
             name for name, parameter in self.state.model.named_parameters() if not bool(torch.isfinite(parameter).all())
         ]
+        whose = "" if self.alone else f" of participant {self.participant}"
         raise NotFiniteError(
-            f"weights are not finite after step {self.state.position.step}: {', '.join(names[:3])}"
+            f"weights{whose} are not finite after step {self.state.position.step}: {', '.join(names[:3])}"
             f"{' …' if len(names) > 3 else ''}; last good checkpoint: {self.last_good()}",
             "lower the learning rate, clip gradients (training.clip_norm: 1.0), or use precision fp32",
         )

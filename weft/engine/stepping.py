@@ -9,8 +9,8 @@ Gradients are averaged before they are unscaled, so that an infinite one at one 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,35 +44,43 @@ class StepLoss:
     weight: float = 0.0
     items: int = 0
     finite: bool = True
+    flags: list[int] = field(default_factory=list)  # summed over the participants, where the gradients carry them
 
 
-def take_step(run: Run, window: tuple[Batch, ...]) -> Exchange:
+def take_step(run: Run, window: tuple[Batch, ...], flags: Sequence[int] = ()) -> Exchange:
     """Train on one window of batches; a participant without items takes part in the exchange with weight 0.
+
+    Args:
+        run: the run.
+        window: the batches of one optimizer step.
+        flags: what this participant says to the others on the way, where the strategy carries flags.
 
     Raises:
         NotFiniteError: alone, the loss is not finite; nothing was changed.
     """
     step = _Window(run, len(window))
+    step.done.flags = list(flags)
     if not window:
         for network in run.task.updates:
             clear_gradients(run, network)
-            yield from _apply(run, network, 0.0)
+            yield from _apply(run, network, 0.0, step.done)
     for number, raw in enumerate(window):
         batch = run.place(raw)
         with run.plan.precision.autocast():  # the forward happens here, or, where the task is a generator, below
             updates = iter(run.task.training_step(run.state.prepared, batch) if raw.size else ())
+        last = number == len(window) - 1
         if not raw.size:
-            idle(run, batch)
+            idle(run, batch, last=last)
         for network in run.task.updates:
             if number == 0:
                 clear_gradients(run, network)
             if raw.size:
                 with run.plan.precision.autocast():
                     update = next(updates, None)
-                step.add(_checked(run, update, network), raw)
-            if number == len(window) - 1:
+                step.add(_checked(run, update, network), raw, last=last)
+            if last:
                 step.divide(network)
-                yield from _apply(run, network, step.weight_of(network), step.error)
+                yield from _apply(run, network, step.weight_of(network), step.done, step.error)
         step.done.items += batch.size
     return step.result()
 
@@ -92,8 +100,8 @@ class _Window:
         self.totals = dict.fromkeys(run.task.updates, 0.0)
         self.losses: dict[str, float | Tensor] = dict.fromkeys(run.task.updates, 0.0)
 
-    def add(self, update: Update, raw: Batch) -> None:
-        """Backward of one update."""
+    def add(self, update: Update, raw: Batch, *, last: bool) -> None:
+        """Backward of one update, the last one of the window or not."""
         run = self.run
         value = update.loss.detach() if run.defers_losses else update.loss.item()
         if isinstance(value, float) and not math.isfinite(value):
@@ -105,6 +113,8 @@ class _Window:
         weight = float(update.weight)
         self.losses[update.network] += value * weight
         self.totals[update.network] += weight
+        if last and run.state.strategy is not None:
+            run.state.strategy.last_backward(trainable(run, update.network))
         _backward(run, update, weight / run.plan.batch_size if self.weighs else None)
 
     def divide(self, network: str) -> None:
@@ -141,7 +151,7 @@ def _checked(run: Run, update: Update | None, network: str) -> Update:
     return update
 
 
-def idle(run: Run, batch: Batch) -> None:
+def idle(run: Run, batch: Batch, *, last: bool) -> None:
     """Forward and backward without items, where the others need it: normalising over the global batch takes
     everybody.
     """
@@ -152,6 +162,8 @@ def idle(run: Run, batch: Batch) -> None:
             f"rank {run.participant} has no items in a batch, and the task's networks normalise over the global batch",
             "use training.drop_last: true, a batch size that is a multiple of the processes, or batch_norm: local",
         )
+    if last and run.state.strategy is not None:
+        run.state.strategy.last_backward(trainable(run, run.task.updates[0]))
     outputs, _ = run.task.forward(run.state.prepared, batch)
     parts: list[Tensor] = outputs if isinstance(outputs, list) else [outputs]  # a task of its own may have several
     torch.stack([part.sum() * 0.0 for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
@@ -201,18 +213,22 @@ def clear_gradients(run: Run, network: str) -> None:
 
 
 def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
-    """The parameters of a network that are trained now."""
-    return [parameter for parameter in run.state.networks[network].parameters() if parameter.requires_grad]
+    """The parameters of a network that are trained now, in the model's order."""
+    groups = run.state.optimizers[network].param_groups  # its own list: walking through the modules costs more
+    return [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
 
 
 def _apply(
-    run: Run, network: str, weight: float, error: NotFiniteError | None = None
+    run: Run, network: str, weight: float, done: StepLoss, error: NotFiniteError | None = None
 ) -> Generator[Collective, Answer, None]:
     """Average, unscale, clip, step, and what follows a step; `error` is this participant's."""
     state, plan = run.state, run.plan
     if state.strategy is not None:
-        gradients = Gradients(network, trainable(run, network), weight)
+        first = network == run.task.updates[0]
+        gradients = Gradients(network, trainable(run, network), weight, flags=done.flags if first else [])
         yield from state.strategy.average_gradients(gradients)
+        if first:
+            done.flags = gradients.flags
         if gradients.failed:
             yield from _fail_together(run, error)
     optimizer, schedule, scaler = state.optimizers[network], state.schedules[network], plan.precision.scaler

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -29,12 +29,14 @@ class Gradients:
         weight: this participant's normaliser of the update, 0 when it has no data left; among processes of one run it
             is not a number where the loss was not.
         failed: set by a strategy that learns from the others' weights that one of them failed.
+        flags: small whole numbers of this participant, to be replaced by their sums where `Strategy.carries_flags`.
     """
 
     network: str
     parameters: list[nn.Parameter]
     weight: float
     failed: bool = False
+    flags: list[int] = field(default_factory=list)
 
     def tensors(self) -> list[Tensor]:
         """The gradients themselves (written in place by strategies), created as zeros where there are none."""
@@ -51,10 +53,13 @@ class Strategy:
         steps_per_round: a round is this many optimizer steps; None for an epoch.
         buffers: what happens to running statistics at the end of an epoch: "average" makes them equal everywhere,
             weighted by items; "private" leaves each participant its own.
+        carries_flags: whether the gradients' flags are summed on the way, so that participants need not agree on each
+            step apart. All must then have as many steps in an epoch.
     """
 
     steps_per_round: int | None = None
     buffers: Literal["average", "private"] = "average"
+    carries_flags: bool = False
 
     def watch(self, model: nn.Module) -> None:
         """Look at the model before training, for example to register hooks."""
@@ -62,6 +67,11 @@ class Strategy:
     def loss_term(self, model: nn.Module) -> Tensor | None:
         """A term added to every loss of this participant (FedProx)."""
         return None
+
+    def last_backward(self, parameters: list[nn.Parameter]) -> None:
+        """Called before the backward pass after which the gradients of an update are complete; not where there are no
+        items.
+        """
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
         """Called once per update and accumulation window, before unscaling and clipping; writes gradients in place."""
@@ -92,17 +102,26 @@ class PooledGradients(Strategy):
     from.
     """
 
+    carries_flags = True
+
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
         """Replace the gradients by their sum over all processes, divided by the items that the batch really had."""
-        tensors = gradients.tensors()
-        weight = torch.tensor([gradients.weight], dtype=torch.float64)
-        *sums, total = yield Sum(f"gradients {gradients.network}", [*tensors, weight])
-        gradients.failed = not math.isfinite(float(total))
-        share = float(total) / self.batch_size
-        for tensor, summed in zip(tensors, sums, strict=True):
+        said = torch.tensor([gradients.weight, *gradients.flags], dtype=torch.float64)
+        *sums, told = yield Sum(f"gradients {gradients.network}", [*self.sent(gradients), said])
+        total, *flags = told.tolist()
+        gradients.failed, gradients.flags = not math.isfinite(total), [int(flag) for flag in flags]
+        self.take(gradients, sums, total / self.batch_size)
+
+    def sent(self, gradients: Gradients) -> list[Tensor]:
+        """What is summed over the processes."""
+        return gradients.tensors()
+
+    def take(self, gradients: Gradients, sums: list[Tensor], share: float) -> None:
+        """Make the sums, divided by `share` of a full batch, the gradients."""
+        for tensor, summed in zip(gradients.tensors(), sums, strict=True):
             tensor.copy_(summed if share in (0.0, 1.0) else summed / share)
 
 
