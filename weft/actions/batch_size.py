@@ -119,7 +119,8 @@ def find_batch_size(experiment: Experiment, data: Data, *, processes: int = 1, l
     generators are afterwards what they were.
 
     Args:
-        experiment: resolved, with `batch_size: auto`. Sizes are powers of two, or what divides `effective_batch_size`.
+        experiment: resolved, with `batch_size: auto`. Sizes are powers of two, three times those, or what divides
+            `effective_batch_size`.
         data: opened.
         processes: how many share a batch; those of one machine share its memory.
         limit: bytes that a step may take; by default a share of what is free.
@@ -143,14 +144,17 @@ def find_batch_size(experiment: Experiment, data: Data, *, processes: int = 1, l
 
 
 def candidates(items: int, effective: int | None) -> list[int]:
-    """Sizes that are tried, in order: powers of two up to the number of items, or what divides `effective`."""
+    """Sizes that are tried, in order: powers of two and three times those, up to the number of items, or what divides
+    `effective`.
+    """
     if effective is None:
-        return [2**power for power in range(items.bit_length())]
-    sizes: list[int] = []
+        sizes = {factor * 2**power for power in range(items.bit_length()) for factor in (1, 3)}
+        return sorted(size for size in sizes if size <= items)
+    chosen: list[int] = []
     for size in range(min(items, effective), 0, -1):
-        if effective % size == 0 and (not sizes or size == 1 or sizes[-1] >= _STEP * size):
-            sizes.append(size)
-    return sizes[::-1]
+        if effective % size == 0 and (not chosen or size == 1 or chosen[-1] >= _STEP * size):
+            chosen.append(size)
+    return chosen[::-1]
 
 
 class _Trial:
@@ -201,8 +205,16 @@ class _Trial:
             if not fits and best is not None:
                 return best, self._told(best, f"{size} need more than {words(self.limit)}")
             best = size
-        assert best is not None
-        return best, self._told(best, "and more are not there" if best * 2 > len(self.split) else "which is all of it")
+        if best is None:
+            raise ConfigError(
+                Problem(
+                    f"with {len(self.split)} items every batch size leaves one item for the last batch of an epoch, "
+                    "which is too few to normalise over",
+                    "set training.drop_last: true",
+                    ("training", "batch_size"),
+                )
+            )
+        return best, self._told(best, "and it is the largest there can be")
 
     def _leaves_one(self, size: int) -> bool:
         """Whether an epoch would end with a batch of one item, and the network normalises over batches."""
