@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from tests.engine.studies import same
 from tests.engine.test_training import Poisoned, Recorder, _interrupt_after
 from weft.config import Component
 from weft.engine import drive_alone, training
+from weft.engine.background import BackgroundCheckpoints
+from weft.engine.checkpoints import CheckpointFolder, read_checkpoint
 from weft.engine.determinism import reproducible
 from weft.errors import NotFiniteError
 from weft.nets import SmallCNN, UNet
@@ -68,6 +71,27 @@ def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit(settings: dict[str, An
     drive_alone(training(resumed))
     assert same(last_weights(resumed), last_weights(undisturbed))
     assert untimed(resumed) == untimed(undisturbed)
+
+
+@pytest.mark.parametrize("small", [0, 1 << 30])
+def test_a_checkpoint_written_beside_the_training_holds_the_state_of_its_step(tmp_path: Path, small: int) -> None:
+    """The copies to pinned memory are queued before the next steps change the weights."""
+    settings = {"ema": {"decay": 0.9}, "run": {**CUDA, "checkpoint_every": {"steps": 1}}}
+    at_once, beside = build(on_cuda(**settings)), build(on_cuda(**settings))
+    folders = [CheckpointFolder(tmp_path / name, keep=1000, small=small) for name in ("at once", "beside")]
+    at_once.checkpoints, beside.checkpoints = folders[0], BackgroundCheckpoints(folders[1])
+    for run in (at_once, beside):
+        drive_alone(training(run))
+    files = [sorted(folder.folder.glob("last-*")) for folder in folders]
+    assert len(files[0]) == len(files[1]) > 20
+    for one, other in zip(*files, strict=True):
+        expected, found = read_checkpoint(one), read_checkpoint(other)
+        assert isinstance(expected, dict)
+        assert isinstance(found, dict)
+        assert same(expected["model"], found["model"])
+        assert same(expected["average"], found["average"])
+        for name, optimizer in expected["optimizers"].items():
+            torch.testing.assert_close(optimizer["state"], found["optimizers"][name]["state"], rtol=0, atol=0)
 
 
 def test_the_same_run_twice_is_the_same_to_the_bit() -> None:

@@ -20,7 +20,6 @@ from weft.data.memory import available_memory
 from weft.engine.run import Run
 from weft.monitor.words import duration
 
-_STATES_KEPT = 3  # the last two, and one that is being written
 _FIXED_FILES = 4 * 2**20  # report, logs, TensorBoard, code
 _PROCESS = 300 * 2**20  # Python with its libraries
 _TIGHT = 0.9
@@ -51,13 +50,13 @@ def estimate(
     Returns:
         {"memory": {part: bytes}, "disk": {part: bytes}, "time": {part: seconds}}.
     """
-    memory = _memory(run, data, measured)
+    memory = _memory(experiment, run, data, measured)
     disk = _disk(experiment, run)
     _check_room(memory, disk, findings, measured)
     return {"memory": memory, "disk": disk, "time": _time(experiment, run, looked, measured)}
 
 
-def _memory(run: Run, data: Data, measured: Measured) -> dict[str, int]:
+def _memory(experiment: Experiment, run: Run, data: Data, measured: Measured) -> dict[str, int]:
     state = run.state
     parameters = size_of(list(state.model.parameters()))
     trained = size_of([parameter for parameter in state.model.parameters() if parameter.requires_grad])
@@ -67,6 +66,7 @@ def _memory(run: Run, data: Data, measured: Measured) -> dict[str, int]:
         "optimizer": sum(size_of(optimizer.state) for optimizer in state.optimizers.values()),
         "moving_average": parameters if state.average is not None else 0,
         "kept_for_backward": measured.kept,
+        "checkpoint": _state_size(run) if experiment.run.checkpoint_async else 0,
         "data": sum(size_of(split.arrays) for split in data.splits.values()),
     }
     parts["total"] = sum(parts.values()) + (_PROCESS if run.plan.device.type == "cpu" else 0)
@@ -76,14 +76,19 @@ def _memory(run: Run, data: Data, measured: Measured) -> dict[str, int]:
 
 
 def _disk(experiment: Experiment, run: Run) -> dict[str, int]:
-    state = run.state
-    weights = size_of(state.model.state_dict())
-    whole = weights + sum(size_of(optimizer.state) for optimizer in state.optimizers.values())
-    whole += weights if state.average is not None else 0
-    parts = {"checkpoints": _STATES_KEPT * whole + weights, "weights": weights, "files": _FIXED_FILES}
+    weights, whole = size_of(run.state.model.state_dict()), _state_size(run)
+    kept = (experiment.run.keep_last + 1) * whole + experiment.run.keep_best * weights  # one is being written
+    parts = {"checkpoints": kept, "weights": weights, "files": _FIXED_FILES}
     parts["total"] = sum(parts.values())
     parts["free"] = shutil.disk_usage(existing(experiment.path(experiment.run.output))).free
     return parts
+
+
+def _state_size(run: Run) -> int:
+    state = run.state
+    weights = size_of(state.model.state_dict())
+    optimizers = sum(size_of(optimizer.state) for optimizer in state.optimizers.values())
+    return weights * (2 if state.average is not None else 1) + optimizers
 
 
 def existing(path: Path) -> Path:
