@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from weft.config import Experiment, load_experiment, resolve, to_dict
 from weft.data import Data, check_targets, digest_data, make_loader, open_data
 from weft.engine.determinism import choose_threads
@@ -169,4 +171,4 @@ def threads_of(experiment: Experiment, data: Data) -> int:
     loader = make_loader(next(iter(data.splits.values())), batch_size=1, seed=0, shuffle=False, augment=False)
     inputs = next(iter(loader.epoch(0))).inputs
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    return choose_threads(sum(part.numel() for part in parts) * experiment.training.items_per_batch)
+    return choose_threads(sum(part.numel() for part in parts if isinstance(part, Tensor)) * experiment.training.items_per_batch)
