@@ -11,6 +11,7 @@ from pathlib import Path
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # as shells report it: 128 + SIGINT
 EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: schedulers read it as "try again"
 
 

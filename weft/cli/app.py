@@ -28,7 +28,7 @@ from weft.cli import (
     train,
 )
 from weft.cli.shared import Settings
-from weft.errors import EXIT_FAILED, EXIT_USAGE, Stopped, WeftError
+from weft.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, Stopped, WeftError
 
 app = typer.Typer(
     name="weft",
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _explain(error)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        code = 130
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from weft.report.comparepage import between, data_sentences, p_value, reading, signed, split_packages, summary
+from weft.report.comparepage import between, data_sentences, grouped, p_value, reading, signed, split_packages, summary
 from weft.report.comparingscores import ComparedScore, ScoreComparison
 from weft.report.comparison import RunComparison
 from weft.report.words import duration, label, plural, score, shortened
@@ -68,18 +68,10 @@ def _differences(title: str, differences: Sequence[Difference]) -> Iterator[str]
         return
     if len(differences[0].values) > _MANY:
         for one in differences:
-            yield f"  {one.key}: {_grouped(one.values)}"
+            yield f"  {one.key}: {grouped(one.values, _told)}"
         return
     head = ["", *(f"run {number}" for number in range(1, len(differences[0].values) + 1))]
     yield from table(head, [[one.key, *(_told(value) for value in one.values)] for one in differences])
-
-
-def _grouped(values: Sequence[object]) -> str:
-    """Values with the runs that have them: `0.001 (1, 2), 0.01 (3)`."""
-    runs: dict[str, list[str]] = {}
-    for number, value in enumerate(values, start=1):
-        runs.setdefault(_told(value), []).append(str(number))
-    return ", ".join(f"{value} ({', '.join(numbers)})" for value, numbers in runs.items())
 
 
 def _told(value: object) -> str:

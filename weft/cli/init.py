@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from weft.cli.shared import Json, Settings, everything_else_on_stderr, print_json, with_settings
+from weft.cli.shared import Json, Settings, everything_else_on_stderr, looking, print_json, with_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -32,9 +32,9 @@ def init(
     It trains at once on data that come with it. The last line of standard output is the folder, or with --train the
     run directory.
     """
-    from weft.actions import start_project
+    with looking():
+        from weft.actions import start_project
 
-    with everything_else_on_stderr():
         folder = start_project(name, template)
     if not train:
         if json:

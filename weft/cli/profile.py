@@ -29,6 +29,7 @@ def profile(
     processes: Annotated[
         int | None, typer.Option("--processes", "-p", min=1, help="Number of processes that train together.")
     ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the result as JSON to this file.")] = None,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
@@ -37,10 +38,15 @@ def profile(
     With a run directory, the result is kept there as profile.json and shown in its report.
     """
     from weft import actions
+    from weft.engine.processes import find_place
+    from weft.runs import write_json
 
+    place = find_place()
     changes = [*(overrides or ()), *([f"run.processes={processes}"] if processes is not None else [])]
     with everything_else_on_stderr():
         found = actions.profile(source, changes, steps=steps, trace=trace)
+    if out is not None and (place is None or place.first):
+        write_json(out, found.as_dict())
     if not actions.reports():
         return
     if json:

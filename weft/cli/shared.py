@@ -13,6 +13,8 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from weft.errors import EXIT_INTERRUPTED
+
 RunPath = Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]
 Set = Annotated[
     list[str] | None,
@@ -58,6 +60,9 @@ def looking() -> Iterator[None]:
     try:
         with everything_else_on_stderr():
             yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing half-written is left; give the command again", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         gc.set_threshold(*before)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from weft.runs import TIMING_COLUMNS, DataChange, Difference, write_atomically
 _MOST_CHARTS = 8
 _MOST_LINES = 24  # runs in a figure
 _NOT_CURVES = {"epoch", "step", "learning_rate", "skipped_steps", *TIMING_COLUMNS}
+_FEW_RUNS = 4  # of which each has its own sentence
+_MOST_COLUMNS = 6  # runs beside each other in a table; more are listed with each value
 _FEW = 10  # names of files or cases
 
 
@@ -107,16 +109,9 @@ def summary(comparison: RunComparison) -> list[str]:
     scores = comparison.scores
     if scores is None:
         return [*sentences, "No split was scored by all of them."]
-    found: dict[str, list[str]] = {}
-    for one in scores.scores:
-        for run, test in enumerate(one.tests):
-            if test is not None and (verdict := one.verdict(run)):
-                by = f"in {plain_name(one.name)} by {score(abs(test.difference))}"
-                found.setdefault(f"run {run + 1} is {verdict}", []).append(by)
+    found = _each_run(scores) if len(comparison.runs) <= _FEW_RUNS else _counted(scores)
     if found:
-        parts = [f"{who} {listed(names)}" for who, names in found.items()]
-        more = f", and so on for {len(parts) - 5} more" if len(parts) > 5 else ""
-        sentences.append(f"On the {scores.split} cases {'; '.join(parts[:5])}{more} (p < 0.05, corrected).")
+        sentences.append(f"On the {scores.split} cases, {'; '.join(found)} (p < 0.05, corrected).")
     elif scores.tests:
         sentences.append(f"No difference in a score on the {scores.split} cases is larger than chance explains.")
     leaked = max((change.leaked for change in comparison.data), default=0)
@@ -126,6 +121,36 @@ def summary(comparison: RunComparison) -> list[str]:
             "another; scores on such cases cannot be compared."
         )
     return sentences
+
+
+def _each_run(scores: ScoreComparison) -> list[str]:
+    """`run 2 is better in accuracy by 0.01 and in F1 by 0.02`, of each run that differs."""
+    found: dict[str, list[str]] = {}
+    for one in scores.scores:
+        for run, test in enumerate(one.tests):
+            if test is not None and (verdict := one.verdict(run)):
+                by = f"in {plain_name(one.name)} by {score(abs(test.difference))}"
+                found.setdefault(f"run {run + 1} is {verdict}", []).append(by)
+    return [f"{who} {listed(names)}" for who, names in found.items()]
+
+
+def _counted(scores: ScoreComparison) -> list[str]:
+    """`in accuracy 3 runs are better, most of all run 7, and 2 runs are worse`, of each score in which runs differ."""
+    found = []
+    for one in scores.scores:
+        gains = {
+            run: abs(test.difference) for run, test in enumerate(one.tests) if test and one.verdict(run) == "better"
+        }
+        worse = sum(one.verdict(run) == "worse" for run in range(len(one.tests)))
+        parts = [f"{_are(len(gains))} better, most of all run {max(gains, key=gains.__getitem__) + 1}"] if gains else []
+        parts += [f"{_are(worse)} worse"] if worse else []
+        if parts:
+            found.append(f"in {plain_name(one.name)} {', and '.join(parts)}")
+    return found
+
+
+def _are(runs: int) -> str:
+    return f"{plural(runs, 'run')} {'is' if runs == 1 else 'are'}"
 
 
 def score_rows(scores: ScoreComparison | None) -> dict[str, Any] | None:
@@ -260,10 +285,24 @@ def differences_table(caption: str, differences: Sequence[Difference], runs: int
     """A row per entry, a column per run; None where nothing differs."""
     if not differences:
         return None
-    rows = [
-        [one.key, *("–" if value is None else told(shortened(value)) for value in one.values)] for one in differences
-    ]
+    if runs > _MOST_COLUMNS:
+        return Table(
+            caption, ["Entry", "Values (runs)"], [[one.key, grouped(one.values, _shown)] for one in differences]
+        )
+    rows = [[one.key, *map(_shown, one.values)] for one in differences]
     return Table(caption, ["Entry", *(f"Run {number + 1}" for number in range(runs))], rows)
+
+
+def grouped(values: Sequence[object], show: Callable[[object], str]) -> str:
+    """Values with the runs that have them: `0.001 (1, 2), 0.01 (3)`."""
+    runs: dict[str, list[str]] = {}
+    for run, value in enumerate(values, start=1):
+        runs.setdefault(show(value), []).append(str(run))
+    return ", ".join(f"{value} ({', '.join(numbers)})" for value, numbers in runs.items())
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else told(shortened(value))
 
 
 def environment_parts(comparison: RunComparison) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def trivial_sentence(judged: Mapping[str, JudgedSplit]) -> str:
     if not asked:
         return ""
     values = listed([f"{plain_name(name)} {score(one.trivial[name])}" for name in asked[:2]])
-    told = f"A trivial model that {one.rule} would reach {values} there."
+    comma = "," if ", " in one.rule else ""
+    told = f"A trivial model that {one.rule}{comma} would reach {values} there."
     equal = no_better(one, asked, modes)
     if equal and all(math.isfinite(one.trivial[name]) for name in equal):
         told += f" In {listed([plain_name(name) for name in equal])} the network is not clearly better than that."
