@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 from collections.abc import Iterator
@@ -75,10 +76,14 @@ def restore_network(network: nn.Module, path: Path) -> None:
 
 def restore_optimizer(optimizer: Optimizer, path: Path) -> None:
     """Give an optimizer the state in a checkpoint; with another optimizer, a warning, and it begins anew."""
-    state = read_checkpoint(path).get("optimizer_state")
+    state, before = read_checkpoint(path).get("optimizer_state"), copy.deepcopy(optimizer.state_dict())
     try:
         optimizer.load_state_dict(state)  # type: ignore[arg-type]
+        for name in optimizer.defaults:  # torch does not ask whether a state is of the same kind of optimizer
+            if any(name not in group for group in optimizer.param_groups):
+                raise ValueError(f"it has no {name!r}, as another kind of optimizer")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        optimizer.load_state_dict(before)
         logger.warning("Failed to load optimizer state, starting to train from scratch: %s", error)
 
 

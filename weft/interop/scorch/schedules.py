@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -47,7 +48,9 @@ class StepsOnScore(ReduceLROnPlateau):
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Tell it the score."""
-        self.inner.step(float(metrics))  # type: ignore[arg-type]
+        with warnings.catch_warnings():  # torch advises against epochs that are given; here that is the point
+            warnings.simplefilter("ignore", UserWarning)
+            self.inner.step(float(metrics))  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The scheduler's own."""
