@@ -6,8 +6,8 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Generator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from weft.actions.advice import advise
 from weft.actions.batch_size import settle
 from weft.actions.beginning import require_training_data
 from weft.actions.checking.estimates import existing
+from weft.actions.launching import launch, reported
 from weft.actions.opening import Source, load, open_experiment_data, open_run, threads_of
 from weft.config import Experiment
 from weft.data import Data, fold_count
@@ -28,13 +29,14 @@ from weft.engine.events import Validation
 from weft.engine.loop import prepare_modules, train_epoch
 from weft.engine.memory import PeakMemory
 from weft.engine.phases import PHASES, Clock, measured, timed_exchange, watched
-from weft.engine.processes import drive_among_processes, find_place, joined
+from weft.engine.processes import Place, drive_among_processes, find_place, joined
 from weft.engine.run import Run
 from weft.engine.scoring import score_split
 from weft.engine.sharing import save, share_state
 from weft.engine.state import EpochSums
+from weft.errors import UsageError
 from weft.report import write_report
-from weft.runs import is_run
+from weft.runs import RunDirectory, is_run, read_json
 
 STEPS = 50
 _COLD = 3  # first steps: memory is asked for, kernels are chosen
@@ -98,6 +100,12 @@ class Profile:
         """Everything, for JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Profile:
+        """What `as_dict` gave."""
+        phases = {name: PhaseTime(**times) for name, times in written["phases"].items()}
+        return cls(**{**written, "phases": phases})
+
 
 def profile(
     source: Source,
@@ -122,22 +130,47 @@ def profile(
         ConfigError, DataError: the experiment or its data are wrong.
         RunDirectoryError: there is no run, or another process writes there.
     """
+    place = find_place()
+    first = place is None or place.first
+    directory: RunDirectory | None = None
     if isinstance(source, str | Path) and is_run(source):
-        opened = open_run(source, overrides, writing=True)
-        with opened.directory as directory:
-            found = _profile(opened.experiment, steps, trace)
+        opened = open_run(source, overrides, writing=first)
+        experiment, directory = opened.experiment, opened.directory
+    else:
+        experiment = load(source, overrides)
+    with directory if directory is not None and first else nullcontext():
+        if place is None and experiment.run.processes > 1:
+            found = _among_processes(source, overrides, experiment.run.processes, steps, trace)
+        else:
+            found = _profile(experiment, place, steps, trace)
+        if directory is not None and first:
             directory.write_json(directory.profile_file, found.as_dict())
             if directory.report.exists():
                 write_report(directory.path)
-            return found
-    return _profile(load(source, overrides), steps, trace)
+    return found
 
 
-def _profile(experiment: Experiment, steps: int, trace: Path | str | None) -> Profile:
+def _among_processes(
+    source: Source, overrides: Sequence[str], processes: int, steps: int, trace: Path | str | None
+) -> Profile:
+    """Start the processes; the first of them writes what it measured."""
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            "several processes need an experiment file", "write the experiment to a file, or profile one process"
+        )
+    with tempfile.TemporaryDirectory(prefix="weft-profile-") as folder:
+        result = Path(folder) / "profile.json"
+        arguments = ["profile", str(source), "--steps", str(steps), "--out", str(result)]
+        arguments += [] if trace is None else ["--trace", str(trace)]
+        changes = [word for text in overrides for word in ("--set", text)]
+        launch([*arguments, *changes], Path(folder), processes=processes)
+        return Profile.from_dict(read_json(result))
+
+
+def _profile(experiment: Experiment, place: Place | None, steps: int, trace: Path | str | None) -> Profile:
     if experiment.fold is None and fold_count(experiment.dataset, experiment.base) is not None:
         experiment = experiment.model_copy(update={"fold": 1})
-    place = find_place()
-    with joined(place, timeout=experiment.run.timeout) if place is not None else nullcontext():
+    with _joined(place, experiment):
         data = open_experiment_data(experiment)
         require_training_data(data)
         experiment = settle(experiment, data=data)
@@ -157,6 +190,15 @@ def _profile(experiment: Experiment, steps: int, trace: Path | str | None) -> Pr
                 session.run.close()
     session.profile.hints = advise(experiment, session.profile)
     return session.profile
+
+
+@contextmanager
+def _joined(place: Place | None, experiment: Experiment) -> Iterator[None]:
+    if place is None:
+        yield
+        return
+    with reported(place.rank, experiment.run.timeout), joined(place, timeout=experiment.run.timeout):
+        yield
 
 
 def _output(experiment: Experiment) -> Path:
