@@ -77,10 +77,10 @@ def test_a_run_stopped_inside_an_epoch_resumes_to_the_bit(settings: dict[str, An
 def test_a_checkpoint_written_beside_the_training_holds_the_state_of_its_step(tmp_path: Path, small: int) -> None:
     """The copies to pinned memory are queued before the next steps change the weights."""
     settings = {"ema": {"decay": 0.9}, "run": {**CUDA, "checkpoint_every": {"steps": 1}}}
-    at_once, beside = build(on_cuda(**settings)), build(on_cuda(**settings))
     folders = [CheckpointFolder(tmp_path / name, keep=1000, small=small) for name in ("at once", "beside")]
-    at_once.checkpoints, beside.checkpoints = folders[0], BackgroundCheckpoints(folders[1])
-    for run in (at_once, beside):
+    for store in (folders[0], BackgroundCheckpoints(folders[1])):
+        run = build(on_cuda(**settings))
+        run.checkpoints = store
         drive_alone(training(run))
     files = [sorted(folder.folder.glob("last-*")) for folder in folders]
     assert len(files[0]) == len(files[1]) > 20
