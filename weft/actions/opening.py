@@ -171,4 +171,5 @@ def threads_of(experiment: Experiment, data: Data) -> int:
     loader = make_loader(next(iter(data.splits.values())), batch_size=1, seed=0, shuffle=False, augment=False)
     inputs = next(iter(loader.epoch(0))).inputs
     parts = inputs if isinstance(inputs, tuple) else (inputs,)
-    return choose_threads(sum(part.numel() for part in parts if isinstance(part, Tensor)) * experiment.training.items_per_batch)
+    numbers = sum(part.numel() for part in parts if isinstance(part, Tensor))
+    return choose_threads(numbers * experiment.training.items_per_batch)
