@@ -13,6 +13,7 @@ from tests.report.pages import Page
 from tests.report.samples import case_run, sample_folds, sample_run
 from weft.actions import compare
 from weft.errors import RunDirectoryError, UsageError
+from weft.report.comparepage import summary
 from weft.report.comparingscores import ComparedScore
 from weft.report.comparison import RunComparison, distinct_names
 from weft.runs import RunDirectory
@@ -235,6 +236,16 @@ def test_many_runs_keep_the_first_and_the_best_in_colour(tmp_path: Path) -> None
     figure = html[html.index("Loss, training</figcaption>") :].split("</svg>")[0]
     assert figure.count('class="line rest"') == 3  # of nine runs six have a colour
     assert figure.count('class="line s') == 12  # each in the legend and in the frame
+
+
+def test_many_runs_are_summed_up_by_score_and_their_settings_by_value(tmp_path: Path) -> None:
+    runs = [case_run(tmp_path / str(number), seed=number, noise=1 + 6 * (number > 2)).path for number in range(8)]
+    comparison = compare(runs, html=tmp_path / "page.html")
+    told = " ".join(summary(comparison))
+    assert "in accuracy 5 runs are worse; " in told
+    assert "better" not in told
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.row("name") == ["name", ", ".join(f"{number} ({number + 1})" for number in range(8))]
 
 
 def test_reports_are_linked_from_the_page(tmp_path: Path) -> None:

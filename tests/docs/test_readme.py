@@ -13,6 +13,10 @@ from tests.docs.blocks import LINK, REPOSITORY, run_page
 def test_the_readmes_journeys_work_as_written(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     page = run_page(REPOSITORY / "README.md", tmp_path)
+    project = tmp_path / "demo"
+    assert (project / "runs" / "first" / "report.html").stat().st_size > 10_000
+    assert (project / "comparison.html").stat().st_size > 10_000
+    assert any("2 runs; all are compared with run 1" in text for text in page.printed)
     assert (tmp_path / "runs" / "wine" / "report.html").stat().st_size > 10_000
     assert (tmp_path / "runs" / "wine" / "predictions" / "test.csv").exists()
     assert any(text.startswith("identical") or "\nidentical" in text for text in page.printed)

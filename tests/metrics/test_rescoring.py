@@ -21,7 +21,7 @@ from weft.metrics.casetable import CaseTable, read_cases
 from weft.metrics.caseterms import Layout, Resamples, Units
 from weft.metrics.paired import holm, mcnemar, paired_tests
 from weft.metrics.recipes import split_key
-from weft.metrics.resampling import MOST_UNITS, Interval, draw, interval_of, intervals, make_units
+from weft.metrics.resampling import FEWEST_RESAMPLES, MOST_UNITS, Interval, draw, interval_of, intervals, make_units
 from weft.metrics.rescoring import Rescored, rescore
 
 NOT_IN_ROWS = {"segmentation": {"accuracy"}}
@@ -262,6 +262,20 @@ def test_a_model_that_is_clearly_worse_is_found_and_an_equal_one_is_not(kind: st
             assert (test.interval.low > 0) == (test.interval.high > 0)
         else:
             assert (test.difference, test.p) == (0.0, 1.0)
+
+
+def test_a_clear_difference_in_order_is_found_also_with_few_resamples() -> None:
+    first, second = pair("multiclass", 2000, 5.0)
+    tests = paired_tests(first, second, draw(make_units(2000)), share=1000)
+    assert tests["auroc"].interval is not None
+    assert tests["auroc"].interval.resamples == FEWEST_RESAMPLES
+    assert tests["auroc"].p < 1e-6  # more than any number of tests takes away
+
+
+def test_bundles_of_very_many_cases_are_no_groups() -> None:
+    count = MOST_UNITS + 50
+    first, second = pair("binary", count, 1.0)
+    assert paired_tests(first, second, draw(make_units(count), 50))["accuracy"].method == "McNemar"
 
 
 def test_accuracy_is_tested_by_mcnemar_unless_cases_belong_to_groups() -> None:

@@ -161,14 +161,9 @@ def _of_torch(facts: dict[str, Any]) -> list[Symptom]:
     ]
     if has_nvidia_device() and not any(device["name"].startswith("cuda") for device in facts["devices"]):
         built = f"for CUDA {facts['cuda']}, but finds none" if facts["cuda"] else "without CUDA"
-        symptoms.append(
-            Symptom(
-                "warning",
-                "torch",
-                f"there is an NVIDIA device, but this torch is built {built}",
-                "install the build that fits the driver (nvidia-smi tells its CUDA version; see pytorch.org)",
-            )
-        )
+        remedy = "install the build that fits the driver (nvidia-smi tells its CUDA version; see pytorch.org)"
+        told = f"there is an NVIDIA device, but this torch is built {built}"
+        symptoms.append(Symptom("warning", "torch", told, remedy))
     return symptoms
 
 
@@ -176,46 +171,26 @@ def _of_limits(facts: dict[str, Any]) -> list[Symptom]:
     symptoms = []
     files = facts["open_files"]
     if files is not None and files < _FEW_FILES:
-        symptoms.append(
-            Symptom(
-                "warning", "open files", f"at most {files}: loader workers need many", "ulimit -n 4096, before weft"
-            )
-        )
+        told = f"at most {files}: loader workers need many"
+        symptoms.append(Symptom("warning", "open files", told, "ulimit -n 4096, before weft"))
     shared = facts["shared_memory"]
     if shared is not None and shared < _LITTLE_SHARED:
-        symptoms.append(
-            Symptom(
-                "warning",
-                "shared memory",
-                f"/dev/shm holds {size(shared)}: loader workers hand their batches over there",
-                "give the container more (docker run --shm-size=8g), or set run.num_workers: 0",
-            )
-        )
+        told = f"/dev/shm holds {size(shared)}: loader workers hand their batches over there"
+        remedy = "give the container more (docker run --shm-size=8g), or set run.num_workers: 0"
+        symptoms.append(Symptom("warning", "shared memory", told, remedy))
     return symptoms
 
 
 def _of_output(facts: dict[str, Any]) -> list[Symptom]:
-    symptoms = []
+    folder, symptoms = facts["folder"], []
     if not facts["writable"]:
-        symptoms.append(
-            Symptom(
-                "error",
-                facts["folder"],
-                f"cannot be written to: {facts['error']}",
-                "change its permissions, or set run.output to another folder",
-            )
-        )
+        remedy = "change its permissions, or set run.output to another folder"
+        symptoms.append(Symptom("error", folder, f"cannot be written to: {facts['error']}", remedy))
     elif not facts["locks"]:
-        symptoms.append(
-            Symptom(
-                "warning",
-                facts["folder"],
-                "its file system knows no locks: two processes could write into one run",
-                "set run.output to a local disk",
-            )
-        )
+        told = "its file system knows no locks: two processes could write into one run"
+        symptoms.append(Symptom("warning", folder, told, "set run.output to a local disk"))
     if facts["free"] is not None and facts["free"] < _LITTLE_DISK:
-        symptoms.append(Symptom("warning", facts["folder"], f"only {size(facts['free'])} are free", "make room"))
+        symptoms.append(Symptom("warning", folder, f"only {size(facts['free'])} are free", "make room"))
     return symptoms
 
 
