@@ -69,12 +69,13 @@ class Nursery:
 
     Args:
         folder: where the children's output is kept.
+        imports: further modules that the children find imported.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, imports: Sequence[str] = ()) -> None:
         self.folder = folder
         self.count = 0
-        command = [sys.executable, "-m", "tests.faults.nursery"]
+        command = [sys.executable, "-m", "tests.faults.nursery", *imports]
         namespace = ["unshare", "--user", "--map-root-user", "--mount"]
         self.mounts = shutil.which("unshare") is not None and not subprocess.call([*namespace, "true"])
         if self.mounts:
@@ -137,6 +138,9 @@ def serve() -> None:
     import weft.actions
     import weft.actions.folds
     import weft.cli  # noqa: F401 - children find it imported
+
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print does not get between the answers

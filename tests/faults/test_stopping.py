@@ -270,3 +270,24 @@ def test_folds_stopped_by_a_signal_say_how_to_resume_all_of_them(
         assert result_of(run)["resume"] == f"weft train --resume {run}"
 
     assert fold_outcome(resumed_after(check, nursery, tmp_path, do="SIGTERM")) == undisturbed_folds
+
+
+@pytest.mark.slow
+def test_a_signal_between_folds_stops_before_the_next_one_begins(
+    nursery: Nursery, tmp_path: Path, undisturbed_folds: dict[str, Any]
+) -> None:
+    """While the report of the first one is made, when its training has ended for good."""
+
+    def check(stopped: Ended, run: Path) -> None:
+        assert stopped.code == 75, stopped.text
+        assert "stopped: stopped by SIGTERM outside of training, with 1 fold finished" in stopped.err
+        assert f"resume with: weft train --resume {run}\n" in stopped.err
+        assert result_of(run)["status"] == "stopped"
+        assert result_of(run / "fold-1")["status"] == "finished"
+        assert not (run / "fold-2").exists()
+
+    moments: list[dict[str, Any]] = [{"at": "end", "count": 1}, {"at": "half", "count": 1, "file": "report.html"}]
+    for number, moment in enumerate(moments):
+        folder = tmp_path / str(number)
+        run = resumed_after(check, nursery, folder, do="SIGTERM", **{"run": "fold-1", **moment})
+        assert fold_outcome(run) == undisturbed_folds

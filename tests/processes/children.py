@@ -10,9 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.faults.nursery import REPOSITORY, Child, Nursery
-from tests.faults.runs import write_experiment
+import pytest
+import torch
+from safetensors.torch import load_file
 
+from tests.faults.nursery import REPOSITORY, Child, Nursery
+from tests.faults.runs import history_of, result_of, write_experiment
+
+# The same on any number of processes: no dropout, and no optimizer that makes much of little differences.
+WITHOUT_DROPOUT: dict[str, Any] = {
+    "model": {"Net": {"dropout": 0.0}},
+    "training.optimizer": {"SGD": {"lr": 0.05, "momentum": 0.9}},
+}
 SABOTEUR = Path(__file__).with_name("saboteur.py")
 
 
@@ -58,6 +67,22 @@ def start_program(nursery: Nursery, *arguments: str | Path, **variables: str) ->
     """Start another program as a child."""
     given = {"PYTHONPATH": str(REPOSITORY), **variables}
     return nursery.start(json.dumps(given), *arguments, call="tests.processes.children:program")
+
+
+def require_alike(run: Path, alone: Path) -> None:
+    """What the design's table promises of another number of processes: counts exactly, the rest to rounding."""
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (run, alone))
+    for name, tensor in expected.items():
+        assert torch.allclose(weights[name].double(), tensor.double(), rtol=0, atol=1e-5), name
+    result, same = result_of(run), result_of(alone)
+    assert result["steps"] == same["steps"]
+    for split, scores in same["scores"].items():
+        assert result["scores"][split]["accuracy"] == scores["accuracy"]
+    history, expected_history = history_of(run), history_of(alone)
+    assert len(history) == len(expected_history)
+    for row, alike in zip(history, expected_history, strict=True):
+        for name, cell in row.items():
+            assert float(cell) == pytest.approx(float(alike[name]), abs=1e-5), (name, row["epoch"])
 
 
 def left_behind(run: Path) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.nursery import Nursery
 from tests.faults.runs import outcome
-from tests.processes.children import start, write_job
+from tests.processes.children import WITHOUT_DROPOUT, start, write_job
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +28,12 @@ def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> d
     ended = start(nursery, "train", write_job(folder), "--out", folder / "run", "--processes", "2").wait()
     assert ended.code == 0, ended.text
     return outcome(folder / "run")
+
+
+@pytest.fixture(scope="session")
+def alone(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process, without dropout."""
+    folder: Path = tmp_path_factory.mktemp("one")
+    ended = start(nursery, "train", write_job(folder, WITHOUT_DROPOUT), "--out", folder / "run").wait()
+    assert ended.code == 0, ended.text
+    return folder / "run"

@@ -1,12 +1,11 @@
 """One process of a run: trains its share and, where it is the first one, writes what came out as JSON.
 
-Started by `tests.processes.launch`, as `python -m tests.processes.job SETTINGS`.
+Started by `tests.processes.launch`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,3 @@ def main(settings: dict[str, Any]) -> None:
     }
     rank = 0 if place is None else place.rank
     Path(settings["out"]).with_suffix(f".{rank}.json").write_text(json.dumps(outcome), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
+import shutil
 import socket
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.faults.nursery import Nursery
 
 
 def free_port() -> int:
@@ -19,38 +21,38 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start(settings: dict[str, Any], world: int) -> list[subprocess.Popen[str]]:
-    """Start the processes of a job, each with the variables that torchrun would set."""
-    port = free_port()
-    started = []
-    for rank in range(world):
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-        if world > 1:
-            environment |= {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(world),
-                "LOCAL_RANK": str(rank),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            }
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.processes.job", json.dumps(settings)],
-                cwd=REPOSITORY,
-                env=environment,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-        )
-    return started
+@functools.cache
+def _nursery() -> Nursery:
+    """The process that all others are forks of: importing takes longer than what they do."""
+    folder = Path(tempfile.mkdtemp(prefix="weft-jobs-"))
+    nursery = Nursery(folder, imports=("sklearn.datasets",))
+    atexit.register(shutil.rmtree, folder)
+    atexit.register(nursery.close)
+    return nursery
 
 
 def train(settings: dict[str, Any], world: int, folder: Path) -> list[dict[str, Any]]:
-    """Run a job to its end; the outcome as each process saw it."""
+    """Run a job to its end; the outcome as each process saw it. Each has the variables that torchrun would set."""
     out = folder / f"outcome-{world}"
-    processes = start({**settings, "out": str(out)}, world)
-    ended = [process.communicate(timeout=240) for process in processes]
-    for process, (_, errors) in zip(processes, ended, strict=True):
-        assert process.returncode == 0, errors
+    text, port = json.dumps({**settings, "out": str(out)}), free_port()
+    started = []
+    for rank in range(world):
+        variables = {
+            "RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }  # fmt: skip
+        started.append(
+            _nursery().start(json.dumps(variables if world > 1 else {}), text, call="tests.processes.launch:job")
+        )
+    for process in started:
+        ended = process.wait(240)
+        assert ended.code == 0, ended.text
     return [json.loads(out.with_suffix(f".{rank}.json").read_text(encoding="utf-8")) for rank in range(world)]
+
+
+def job(variables: str, settings: str) -> None:
+    """Be one process of a job, in a child of the nursery."""
+    from tests.processes.job import main
+
+    os.environ.update(json.loads(variables))
+    main(json.loads(settings))

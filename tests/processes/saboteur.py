@@ -89,6 +89,22 @@ class Interrupted(Dataset[tuple[Tensor, Tensor]]):
         return item
 
 
+class Stuck(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset that one of several processes never gets opened."""
+
+    def __init__(self, dataset: Any, rank: int) -> None:
+        self.dataset, self.cases = dataset, dataset.cases
+        if os.environ.get("RANK") == str(rank):
+            sleep_for_hours()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        item: tuple[Tensor, Tensor] = self.dataset[row]
+        return item
+
+
 def sleep_for_hours() -> None:
     time.sleep(10_000)
 

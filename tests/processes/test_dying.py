@@ -16,6 +16,7 @@ import pytest
 from tests.faults.nursery import Nursery, wait_until
 from tests.faults.runs import outcome, result_of
 from tests.processes.children import left_behind, start, start_program, write_job
+from tests.processes.launch import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +95,17 @@ def test_a_process_that_hangs_is_named_with_its_place_soon_after_the_timeout(
     assert not left_behind(run)
     assert "process 1 (last heard of after step 9 (epoch 2)" in result_of(run)["error"]
     assert ("sleep_for_hours" in result_of(run)["error"]) == (how == "sleep")
+
+
+def test_a_process_that_hangs_before_training_is_named_with_its_place(nursery: Nursery, tmp_path: Path) -> None:
+    stuck = {"Stuck": {"dataset": {"component": {"Noisy": {"items": 46}}}, "rank": 1}}
+    file, run = write_job(tmp_path, {"dataset.class.train": stuck, "run.timeout": 12}), tmp_path / "run"
+    ended = start(nursery, "train", file, "--out", run, "--processes", "2").wait()
+    assert ended.code == 1, ended.text
+    (error,) = errors_of(ended.err)
+    assert "process 1 hangs before its first step at saboteur.py:" in error
+    assert "in sleep_for_hours" in error
+    assert not left_behind(run)
 
 
 def test_a_loss_that_is_no_number_in_one_process_stops_all_before_the_step_and_names_it(
@@ -236,3 +248,20 @@ def test_under_a_bare_torchrun_a_killed_process_is_named_by_the_others(nursery: 
     ).wait()  # fmt: skip
     assert ended.code == 1
     assert "process 1 (last heard of after step 7 (epoch 1)) died or cannot be reached" in ended.err
+
+
+def test_torchrun_starts_processes_again_that_go_on_with_the_same_run(
+    nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    """Though nobody has named the run or the job."""
+    sabotage = [{"rank": 1, "at": 11, "do": "kill"}]
+    command = [*torchrun("--nproc-per-node", "2", "--master-port", str(free_port()), "--max-restarts", "1"), "train"]
+    ended = start_program(
+        nursery, *command, write_job(tmp_path), OMP_NUM_THREADS="1", WEFT_TEST_SABOTAGE=json.dumps(sabotage),
+        WEFT_TEST_LOG=os.devnull,
+    ).wait()  # fmt: skip
+    assert ended.code == 0, ended.text
+    assert "process 1 (last heard of after step 11 (epoch 2)) died" in ended.err
+    (run,) = (folder for folder in (tmp_path / "runs").iterdir() if folder.is_dir())
+    assert ended.out.splitlines() == [str(run)]
+    assert outcome(run) == undisturbed

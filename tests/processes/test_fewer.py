@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from tests.faults.nursery import Nursery
-from tests.faults.runs import history_of, outcome, result_of
-from tests.processes.children import left_behind, start, write_job
-from tests.processes.test_other_number import CHANGES
+from tests.faults.runs import outcome
+from tests.processes.children import WITHOUT_DROPOUT, left_behind, require_alike, start, write_job
 from weft.actions.launching import launch, next_count
 from weft.errors import UsageError
 
@@ -43,9 +39,10 @@ def test_fewer_processes_without_restarts_or_than_there_are_are_refused(tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_that_loses_a_process_again_and_again_goes_on_with_one_fewer(nursery: Nursery, tmp_path: Path) -> None:
-    file, alone, run = write_job(tmp_path, CHANGES), tmp_path / "alone", tmp_path / "run"
-    assert start(nursery, "train", file, "--out", alone).wait().code == 0
+def test_a_run_that_loses_a_process_again_and_again_goes_on_with_one_fewer(
+    nursery: Nursery, tmp_path: Path, alone: Path
+) -> None:
+    file, run = write_job(tmp_path, WITHOUT_DROPOUT), tmp_path / "run"
     kills = [{"rank": 1, "attempt": attempt, "at": 11, "do": "kill"} for attempt in (0, 1)]
     options = ["--processes", "2", "--restarts", "3", "--min-processes", "1"]
     ended = start(nursery, "train", file, "--out", run, *options, sabotage=kills).wait()
@@ -80,18 +77,3 @@ def test_a_single_process_is_started_again_too(nursery: Nursery, tmp_path: Path)
     assert ended.code == 0, ended.text
     assert "process 0 was killed by SIGKILL after step 11 (epoch 2): starting all again" in ended.err
     assert outcome(run) == outcome(alone)
-
-
-def require_alike(run: Path, alone: Path) -> None:
-    """What the design's table promises of another number of processes: counts exactly, the rest to rounding."""
-    weights, expected = (load_file(folder / "model.safetensors") for folder in (run, alone))
-    for name, tensor in expected.items():
-        assert torch.allclose(weights[name].double(), tensor.double(), rtol=0, atol=1e-5), name
-    scores, same = result_of(run)["scores"], result_of(alone)["scores"]
-    for split in same:
-        assert scores[split]["accuracy"] == same[split]["accuracy"]
-    compare: Any = history_of(alone)
-    assert len(history_of(run)) == len(compare)
-    for row, alike in zip(history_of(run), compare, strict=True):
-        for name, cell in row.items():
-            assert float(cell) == pytest.approx(float(alike[name]), abs=1e-5), (name, row["epoch"])

@@ -12,14 +12,12 @@ import pytest
 
 from tests.faults.nursery import Nursery, wait_until
 from tests.faults.runs import outcome, result_of
-from tests.processes.children import left_behind, start, write_job
-from tests.processes.test_fewer import require_alike
-from tests.processes.test_other_number import CHANGES
+from tests.processes.children import WITHOUT_DROPOUT, left_behind, require_alike, start, write_job
 
 pytestmark = pytest.mark.slow
 
 FOLDS: dict[str, Any] = {
-    **CHANGES,
+    **WITHOUT_DROPOUT,
     "dataset": {"arrays": {"points": {"items": 33}}, "split": {"folds": 3, "stratified": True}},
     "training.scheduler": None,
 }

@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 
 from tests.faults.nursery import Child, Nursery, wait_until
-from tests.processes.children import left_behind, start, start_program, write_job
+from tests.processes.children import (
+    WITHOUT_DROPOUT,
+    left_behind,
+    require_alike,
+    start,
+    start_program,
+    write_job,
+)
 from tests.processes.launch import free_port
-from tests.processes.test_fewer import require_alike
-from tests.processes.test_other_number import CHANGES
 from weft.actions.launching_elastic import is_restart, job_of
 
 CASES: dict[str, tuple[dict[str, str], str | None]] = {
@@ -59,7 +64,7 @@ def lose(machine: Child) -> None:
 @pytest.mark.parametrize("lost", ["the first one", "the second one"])
 def test_a_machine_that_is_lost_comes_back_to_the_same_run(lost: str, nursery: Nursery, tmp_path: Path) -> None:
     """The same command everywhere, with neither --out nor --resume; torchrun numbers machines by process id."""
-    file = write_job(tmp_path, {**CHANGES, "training.epochs": 6})
+    file = write_job(tmp_path, {**WITHOUT_DROPOUT, "training.epochs": 6})
     assert start(nursery, "train", file, "--out", tmp_path / "alone").wait().code == 0
     command: list[Any] = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"),
