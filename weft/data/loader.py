@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ class Loader:
     Attributes:
         split: the data.
         skipped_items: items left out because they could not be loaded: case -> reason.
+        seconds_waited: how long batches were waited for so far; for data in memory it is not measured.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Loader:
         self.share = share
         self.limit = limit
         self.skipped_items: dict[str, str] = {}
+        self.seconds_waited = 0.0
         self._workers: Workers | None = None
         augmented = split.augmented if augment else None
         self._arrays = split.arrays if augmented is None else None
@@ -113,7 +116,9 @@ class Loader:
 
     def _in_process(self, epoch: int, plan: Plan) -> Iterator[Batch]:
         for key, index in zip(batch_keys(epoch, plan), torch.split(plan.rows, plan.sizes), strict=True):
+            began = time.perf_counter()
             batch = self._fetcher.fetch(key, index)
+            self.seconds_waited += time.perf_counter() - began
             if self._fetcher.skipped:
                 self._note_skipped(self._fetcher.skipped)
             yield batch
@@ -124,12 +129,15 @@ class Loader:
             if fill is not None:
                 fill()
             self._workers = Workers(self._fetcher, self.num_workers, self.pin_memory)
+        began = time.perf_counter()
         for parcel in self._workers.parcels(list(batch_keys(epoch, plan))):
+            self.seconds_waited += time.perf_counter() - began
             self._note_skipped(parcel.skipped)
             if parcel.error is not None:
                 raise parcel.error from WorkerTraceback(parcel.trace)
             assert parcel.batch is not None
             yield parcel.batch
+            began = time.perf_counter()
 
     def _note_skipped(self, skipped: dict[int, str]) -> None:
         self.skipped_items.update({self.split.cases[row]: reason for row, reason in skipped.items()})

@@ -15,6 +15,7 @@ from weft.monitor.notifications import Notifications, notifications_of
 from weft.monitor.progress import ProgressBar
 from weft.monitor.tables import ConsoleSummary, StepsCSV, score_table
 from weft.monitor.tensorboard import TensorBoard
+from weft.monitor.waiting import Waiting
 from weft.runs import RunDirectory
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Signs",
     "StepsCSV",
     "TensorBoard",
+    "Waiting",
     "messages_kept",
     "score_table",
     "standard_observers",
@@ -50,7 +52,7 @@ def standard_observers(experiment: Experiment, directory: RunDirectory | None) -
     """
     observers: list[Observer] = []
     if directory is not None:
-        observers += [StepsCSV(), LogFile()]
+        observers += [StepsCSV(), LogFile(), Waiting()]
         if experiment.run.tensorboard:
             observers.append(TensorBoard())
     if experiment.run.debug:

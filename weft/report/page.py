@@ -16,7 +16,7 @@ from weft.report.bygroup import group_scores
 from weft.report.curves import curves
 from weft.report.folds import fold_context
 from weft.report.judging import judge
-from weft.report.phases import phase_figure, phases, time_table
+from weft.report.phases import phase_figure, phases, profile_table, time_table
 from weft.report.predictions import details, figures_of, shown_groups
 from weft.report.reading import RunFiles, read_run
 from weft.report.scoretable import score_figure, score_table, tiles, trivial_sentence
@@ -84,7 +84,8 @@ def run_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
         "details": details(files.scores, {"train": "training"}, judged, first_score(files)),
         "groups": shown_groups(groups),
         "data": data_tables(files.data),
-        "time": time_table(spent, files.history),
+        "time": time_table(spent, files.history, files.result.get("loading")),
+        "profile": profile_table(files.profile),
         "time_figures": [phase_figure(spent)],
     }
     sections = [("scores", "Scores"), ("curves", "Training"), ("details", "Predictions"), ("groups", "Groups")]

@@ -26,7 +26,7 @@ class RunFiles:
         directory: the run.
         notes: what is missing or cannot be read, in words.
         experiment_text: the experiment as resolved, secrets masked.
-        experiment, provenance, data, result, summary: of the files of that name; empty when missing.
+        experiment, provenance, data, result, summary, profile: of the files of that name; empty when missing.
         scores: of scores/<split>.json, by split.
         history, steps: the rows of history.csv and steps.csv.
         cases: the rows of scores/<split>.csv, by split.
@@ -41,6 +41,7 @@ class RunFiles:
     data: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
     steps: list[Row] = field(default_factory=list)
@@ -113,6 +114,8 @@ def read_run(path: Path, *, whole: bool = True) -> RunFiles:
         files.provenance = _read_object(files, run.provenance_file)
         files.data = _read_object(files, run.data_file)
         files.result = _read_object(files, run.result_file)
+        if run.profile_file.exists():
+            files.profile = _read_object(files, run.profile_file)
         _read_tables(files, steps=whole)
     _read_scores(files)
     holders = [RunDirectory(fold) for fold in run.folds()] or [run]
