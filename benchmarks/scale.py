@@ -1,4 +1,5 @@
-"""What several processes cost and bring: time, memory, overhead against a bare DistributedDataParallel loop, restarts.
+"""What several processes cost and bring: time, memory, overhead against a bare DistributedDataParallel loop, restarts;
+and how long training waits for a large checkpoint.
 
     python benchmarks/scale.py                 everything, some minutes on a quiet machine
     python benchmarks/scale.py --pairs 5 --skip-restart
@@ -34,6 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.cases import CASES, SEED, Case, prepare
 from benchmarks.pairs import spread
+from benchmarks.saving import measure as measure_saving
 from weft.config import Component, load_experiment, resolve
 from weft.data import open_data
 from weft.data.order import permutation
@@ -51,6 +53,8 @@ def main() -> None:
     parser.add_argument("--case", choices=[key for key in CASES if key != "null"], default="b")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all runs, its ratios mean nothing")
     parser.add_argument("--skip-restart", action="store_true")
+    parser.add_argument("--skip-saving", action="store_true")
+    parser.add_argument("--only-saving", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.add_argument("--member", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -59,7 +63,9 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     print(surroundings(), flush=True)
-    figures = measure(arguments)
+    figures = {} if arguments.only_saving else measure(arguments)
+    if not arguments.skip_saving:
+        figures["saving"] = measure_saving(max(1, arguments.pairs // 2), arguments.quick)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(figures, indent=1))
 

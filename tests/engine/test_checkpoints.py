@@ -106,6 +106,17 @@ def test_best_weights_stay_as_long_as_a_state_that_is_kept_refers_to_them(tmp_pa
     assert steps(tmp_path, "best") == [8, 12, 16]
 
 
+def test_best_weights_do_not_pile_up_between_two_states(tmp_path: Path) -> None:
+    store = CheckpointFolder(tmp_path)
+    store.save_last(state_of(4, best=4), 4, best=True)
+    for step in (8, 12, 16):
+        store.save_best(state_of(step)["model"], step, wanted=[step])
+        assert steps(tmp_path, "best") == [4, step], "the state at 4 is all that a killed run could go on from"
+    again = CheckpointFolder(tmp_path)
+    assert again.load_last() is not None
+    assert again.load_best(4)["first"][0] == 4
+
+
 def test_a_resumed_run_keeps_as_many_states_as_asked(tmp_path: Path) -> None:
     store = CheckpointFolder(tmp_path, keep=4)
     for step in (4, 8, 12, 16):

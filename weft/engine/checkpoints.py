@@ -109,8 +109,18 @@ class CheckpointFolder:
         return [*saved, (path, "last")]
 
     def save_best(self, weights: dict[str, Tensor], step: int, wanted: Collection[int] = ()) -> list[Saved]:
-        """Write the weights of one of the best epochs; others go when no state refers to them any more."""
-        return [(self._write("best", {"model": plain(weights, "best"), "step": step}, step)[0], "best")]
+        """Write the weights of one of the best epochs.
+
+        Args:
+            weights: those that scores are taken from.
+            step: optimizer steps taken.
+            wanted: the steps of all epochs that are the best ones now. Others go, unless a state that is kept refers
+                to them; states may be written much less often than weights.
+        """
+        path, _ = self._write("best", {"model": plain(weights, "best"), "step": step}, step)
+        if wanted and (self._kept or self.newest() is None):
+            self._clear_best({step, *wanted})
+        return [(path, "best")]
 
     def load_last(self) -> dict[str, Any] | None:
         """The newest sound state; damaged ones are passed over, each with a warning that names it.
@@ -188,12 +198,16 @@ class CheckpointFolder:
 
     def _clear(self) -> None:
         """Remove what no state that is kept needs."""
-        states, wanted = [file for file, _ in self._kept], set().union(*(steps for _, steps in self._kept))
+        states = [file for file, _ in self._kept]
         for old in self._files("last"):  # also damaged ones, which were passed over when we resumed
             if old not in states:
                 old.unlink(missing_ok=True)
+        self._clear_best(set())
+
+    def _clear_best(self, wanted: set[int]) -> None:
+        needed = wanted.union(*(steps for _, steps in self._kept))
         for old in self._files("best"):
-            if _step(old) not in wanted:
+            if _step(old) not in needed:
                 old.unlink(missing_ok=True)
 
     def _older(self, step: int) -> list[tuple[Path, set[int]]]:
