@@ -139,14 +139,22 @@ def commands_page() -> str:
         "or configuration, 75 stopped and resumable.\n\nBefore the command may stand:\n\n"
     )
     text += _parameters(options)
-    for command in app.registered_commands:
-        function = command.callback
-        assert function is not None
-        arguments = [shown for shown, info in _annotated(function) if isinstance(info, ArgumentInfo)]
-        usage = " ".join(["weft", str(command.name), "[options]", *(shown.strip("`") for shown in arguments)])
-        text += f"\n## `weft {command.name}`\n\n```text\n{usage}\n```\n\n{_prose(function.__doc__ or '')}\n\n"
-        text += _parameters(function)
+    text += "".join(_command(command, "weft", "##") for command in app.registered_commands)
+    for group in app.registered_groups:
+        inner = group.typer_instance
+        assert inner is not None
+        name = f"weft {inner.info.name}"
+        text += f"\n## `{name}`\n\n{inner.info.help}\n"
+        text += "".join(_command(command, name, "###") for command in inner.registered_commands)
     return text
+
+
+def _command(command: Any, before: str, heading: str) -> str:
+    function, name = command.callback, f"{before} {command.name}"
+    arguments = [shown for shown, info in _annotated(function) if isinstance(info, ArgumentInfo)]
+    usage = " ".join([name, "[options]", *(shown.strip("`") for shown in arguments)])
+    text = f"\n{heading} `{name}`\n\n```text\n{usage}\n```\n\n{_prose(function.__doc__ or '')}\n\n"
+    return text + _parameters(function)
 
 
 def _parameters(function: Callable[..., Any]) -> str:
