@@ -11,13 +11,32 @@ import typer
 from weft.cli.shared import Set, Settings
 
 group = typer.Typer(
-    name="scorch", help="Train scorch-style model and dataset files.", no_args_is_help=True, rich_markup_mode=None
+    name="scorch",
+    help="Train scorch-style model and dataset files, and apply what was trained.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+
+Model = Annotated[Path, typer.Option("--model", help="File with Network and Socket.", show_default=False)]
+Dataset = Annotated[Path, typer.Option("--dataset", help="File with DataSet and DataSetIndex.", show_default=False)]
+DatasetPath = Annotated[
+    str, typer.Option("--dataset-path", "-dp", help="What DataSetIndex is given.", show_default=False)
+]
+Workers = Annotated[int, typer.Option("--workers", "-w", min=0, help="Processes that load items.")]
+UseCuda = Annotated[bool, typer.Option("--use-cuda", help="Use GPUs.")]
+ModelArgs = Annotated[
+    str, typer.Option("--model-args", help="Arguments of Network, as in a dict without braces: \"'hidden': 20\".")
+]
+DatasetArgs = Annotated[
+    str, typer.Option("--dataset-args", help="Further arguments of DataSetIndex, written likewise.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group.command("train")(train)
+    group.command("test")(infer)
     app.add_typer(group)
 
 
@@ -32,19 +51,17 @@ def main() -> NoReturn:
 
 
 def train(
-    model: Annotated[Path, typer.Option("--model", help="File with Network and Socket.", show_default=False)],
-    dataset: Annotated[Path, typer.Option("--dataset", help="File with DataSet and DataSetIndex.", show_default=False)],
-    dataset_path: Annotated[
-        str, typer.Option("--dataset-path", "-dp", help="What DataSetIndex is given.", show_default=False)
-    ],
+    model: Model,
+    dataset: Dataset,
+    dataset_path: DatasetPath,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Items of a step, over all processes.")] = 8,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=0, help="Processes that load items.")] = 0,
+    workers: Workers = 0,
     dump_period: Annotated[int, typer.Option("--dump-period", "-d", help="Epochs between checkpoints.")] = 1,
     epochs: Annotated[int, typer.Option("--epochs", "-e", help="Epochs to train, beyond a checkpoint's.")] = 1000,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", "-c", help="Checkpoint to go on from.", show_default=False)
     ] = None,
-    use_cuda: Annotated[bool, typer.Option("--use-cuda", help="Train on GPUs.")] = False,
+    use_cuda: UseCuda = False,
     validate_on_train: Annotated[
         bool, typer.Option("--validate-on-train", help="Score the training items after each epoch, too.")
     ] = False,
@@ -61,24 +78,22 @@ def train(
     checkpoint_prefix: Annotated[
         str, typer.Option("--checkpoint-prefix", "-cp", help="What names of checkpoints begin with.")
     ] = "",
-    model_args: Annotated[
-        str, typer.Option("--model-args", help="Arguments of Network, as in a dict without braces: \"'hidden': 20\".")
-    ] = "",
-    dataset_args: Annotated[
-        str, typer.Option("--dataset-args", help="Further arguments of DataSetIndex, written likewise.")
-    ] = "",
-    strict: Annotated[
+    model_args: ModelArgs = "",
+    dataset_args: DatasetArgs = "",
+    strict_scorch: Annotated[
         bool, typer.Option("--strict-scorch", help="Keep the original's numbers where it was mistaken.")
     ] = False,
     test: Annotated[bool, typer.Option("--test", help="Score the items of mode 'test' in the end.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     processes: Annotated[
         int, typer.Option("--processes", "-p", min=1, help="Number of processes that train together.")
     ] = 1,
     restarts: Annotated[
         int, typer.Option("--restarts", min=0, help="How often failed processes are started again.")
     ] = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress where no lines are printed.")] = True,
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Show progress where no lines are printed.")
+    ] = True,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")
     ] = None,
@@ -87,7 +102,7 @@ def train(
     ] = False,
     overrides: Set = None,
 ) -> None:
-    """Train the Network in a model file on the DataSet in a dataset file, as scorch-train did.
+    """Train the Network of a model file on the DataSet of a dataset file, as scorch-train did.
 
     Checkpoints are written to PREFIXcheckpoint.pth.tar and PREFIXcheckpoint_best.pth.tar, curves for TensorBoard below
     runs/. What else a run of Weft has lies in its run directory.
@@ -98,7 +113,7 @@ def train(
     flags = scorch.Flags(
         model, dataset, dataset_path, batch_size, workers, dump_period, epochs, checkpoint, use_cuda,
         validate_on_train, max_train_iterations, max_valid_iterations, verbosity, checkpoint_prefix, model_args,
-        dataset_args, seed, strict, test, processes, restarts, progress and not Settings.quiet,
+        dataset_args, seed, strict_scorch, test, processes, restarts, progress and not Settings.quiet,
     )  # fmt: skip
     trained = scorch.train(flags, out=out, resume=resume, overrides=overrides or ())
     if not actions.reports():
@@ -106,3 +121,37 @@ def train(
     if not Settings.quiet:
         typer.echo(f"report: {trained.path / 'report.html'}", err=True)
     typer.echo(str(trained.path), err=Settings.original_name)
+
+
+def infer(
+    model: Model,
+    dataset: Dataset,
+    dataset_path: DatasetPath,
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", "-c", help="Checkpoint to apply.", show_default=False)],
+    mode: Annotated[str, typer.Option("--mode", "-m", help="What DataSet is asked for: test, inference, ...")] = "test",
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for rows, outputs and targets.")] = Path(
+        "results.pth.tar"
+    ),
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Items at a time.")] = 8,
+    workers: Workers = 0,
+    use_cuda: UseCuda = False,
+    model_args: ModelArgs = "",
+    dataset_args: DatasetArgs = "",
+    seed: Seed = 0,
+) -> None:
+    """Apply the Network of a checkpoint to items, score them where they have targets, and write down the outputs.
+
+    A Network with a method `inference` is asked by that, else by `forward`. The file holds a dict that torch.load reads
+    with weights_only: rows, outputs and targets.
+    """
+    from weft.interop import scorch
+    from weft.interop.scorch.watching import metrics_line
+
+    flags = scorch.Flags(
+        model, dataset, dataset_path, batch_size=batch_size, workers=workers, checkpoint=checkpoint,
+        use_cuda=use_cuda, model_args=model_args, dataset_args=dataset_args, seed=seed,
+    )  # fmt: skip
+    found = scorch.infer(flags, mode, out)
+    if found.scores:
+        typer.echo(metrics_line(found.scores))
+    typer.echo(str(out))

@@ -6,6 +6,7 @@ experiment is made of.
 
 from weft.interop.scorch.checkpoints import read_checkpoint
 from weft.interop.scorch.experiment import Flags, as_experiment
+from weft.interop.scorch.inference import Inferred, infer
 from weft.interop.scorch.items import ScorchItems
 from weft.interop.scorch.model import ScorchModel
 from weft.interop.scorch.samplers import FirstShard, FixedOrder
@@ -17,12 +18,14 @@ __all__ = [
     "FirstShard",
     "FixedOrder",
     "Flags",
+    "Inferred",
     "ScorchFiles",
     "ScorchItems",
     "ScorchModel",
     "ScorchPrinter",
     "ScorchTask",
     "as_experiment",
+    "infer",
     "read_checkpoint",
     "train",
 ]

@@ -100,8 +100,8 @@ def best_before(path: Path, prefix: str) -> float | None:
     return max(known, default=None)
 
 
-def write_checkpoint(path: Path, content: dict[str, Any]) -> bytes:
-    """Write a checkpoint, whole or not at all; returns what was written."""
+def write_content(path: Path, content: dict[str, Any]) -> bytes:
+    """Write a file in torch's form, whole or not at all; returns what was written."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getvalue())

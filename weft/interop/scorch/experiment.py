@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from weft.engine.processes import find_place
@@ -78,7 +79,7 @@ def as_experiment(flags: Flags) -> dict[str, Any]:
         CheckpointError: the checkpoint cannot be read.
     """
     _check(flags)
-    has_index = _read(flags)
+    has_index = hasattr(read_files(flags)[1], "DataSetIndex")
     world = _world(flags)
     batch_size = flags.batch_size * (world if flags.strict else 1)
     before, best = 0, None
@@ -124,19 +125,22 @@ def _check(flags: Flags) -> None:
         raise UsageError(f"--checkpoint-prefix {flags.checkpoint_prefix}: there is no folder {folder}", "make it first")
 
 
-def _read(flags: Flags) -> bool:
-    """Load both files; returns whether there is a DataSetIndex. Names are looked up in the model file first."""
+def read_files(flags: Flags) -> tuple[ModuleType, ModuleType]:
+    """Load model file and dataset file.
+
+    Raises:
+        ConfigError: one is missing, cannot be loaded, or lacks a class; or the model file, in which names are looked up
+            first, has a DataSet of its own.
+    """
     model = read_file(flags.model, _MODEL, "--model")
     dataset = read_file(flags.dataset, ("DataSet",), "--dataset")
     for name in _DATASET:
         if name in vars(model) and vars(model)[name] is not vars(dataset).get(name):
             raise ConfigError(
-                f"{flags.model} has a {name} of its own, and so has {flags.dataset}"
-                if name in vars(dataset)
-                else f"{flags.model} has a {name}, but {flags.dataset} has none",
-                f"keep {name} in the dataset file only",
+                f"{flags.model} has a {name} that is not the one of {flags.dataset}",
+                f"keep {name} in the dataset file only, or give it another name in the model file",
             )
-    return isinstance(getattr(dataset, "DataSetIndex", None), type)
+    return model, dataset
 
 
 def _world(flags: Flags) -> int:

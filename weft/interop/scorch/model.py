@@ -79,13 +79,7 @@ class ScorchModel(nn.Module):
         # A `__call__` of the user's own stands for `forward`; torch's own also runs hooks.
         plain = type(self.network).__call__ is nn.Module.__call__
         outputs = called(self.network, "Network.forward", self.network if plain else self.network.forward, inputs)
-        if not isinstance(outputs, list | tuple):
-            raise broken(self.network, f"Network.forward returned a {type(outputs).__name__}, not a list", "Network")
-        wrong = next((part for part in outputs if not isinstance(part, Tensor)), None)
-        if wrong is not None or not outputs:
-            what = "an empty list" if not outputs else f"a list with a {type(wrong).__name__}"
-            raise broken(self.network, f"Network.forward returned {what}", "Network")
-        return list(outputs)
+        return list_of_outputs(self.network, "forward", outputs)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what is trained; everything else is in evaluation mode, or, strictly, keeps its mode."""
@@ -120,6 +114,21 @@ class ScorchModel(nn.Module):
                     "trainable_modules",
                     "list the modules that have them: self.trainable_modules = torch.nn.ModuleList([...])",
                 )
+
+
+def list_of_outputs(network: nn.Module, method: str, outputs: Any) -> list[Tensor]:
+    """What a method of a Network returned.
+
+    Raises:
+        DataError: it is no list of tensors.
+    """
+    if not isinstance(outputs, list | tuple):
+        raise broken(network, f"Network.{method} returned a {type(outputs).__name__}, not a list", "Network")
+    wrong = next((part for part in outputs if not isinstance(part, Tensor)), None)
+    if wrong is not None or not outputs:
+        what = "an empty list" if not outputs else f"a list with a {type(wrong).__name__}"
+        raise broken(network, f"Network.{method} returned {what}", "Network")
+    return list(outputs)
 
 
 def _trained_modules(socket: Any) -> list[nn.Module] | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.engine import Epoch, Observer, Run, RunResult, Start, Step, Validation
-from weft.interop.scorch.checkpoints import write_checkpoint
+from weft.interop.scorch.checkpoints import write_content
 from weft.interop.scorch.scores import MAIN, ScorchScores
 from weft.monitor.tensorboard import EventFile
 from weft.runs import write_atomically
@@ -145,7 +145,7 @@ class ScorchFiles(Observer):
         if not (improved or self._dumps(epoch.epoch) or self._run.state.finished):
             return
         model: Any = self._run.state.model
-        content = write_checkpoint(
+        content = write_content(
             self.folder / f"{self.prefix}checkpoint.pth.tar",
             {
                 "epoch": number,
