@@ -10,6 +10,7 @@ from tests.docs.blocks import LINK, REPOSITORY, run_page
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_readmes_journeys_work_as_written(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     page = run_page(REPOSITORY / "README.md", tmp_path)
