@@ -9,6 +9,7 @@ from weft.interop.scorch.experiment import Flags, as_experiment
 from weft.interop.scorch.inference import Inferred, infer
 from weft.interop.scorch.items import ScorchItems
 from weft.interop.scorch.model import ScorchModel
+from weft.interop.scorch.opening import open_batches, open_items, open_model
 from weft.interop.scorch.samplers import FirstShard, FixedOrder
 from weft.interop.scorch.task import ScorchTask
 from weft.interop.scorch.training import train
@@ -26,6 +27,9 @@ __all__ = [
     "ScorchTask",
     "as_experiment",
     "infer",
+    "open_batches",
+    "open_items",
+    "open_model",
     "read_checkpoint",
     "train",
 ]

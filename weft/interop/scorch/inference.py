@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.data import make_loader
 from weft.data.batches import map_tensors
-from weft.data.split_data import SplitData
-from weft.engine import pick_device
-from weft.engine.seeding import participant_seed, seed_everything
 from weft.errors import UsageError
 from weft.interop.scorch.checkpoints import write_content
 from weft.interop.scorch.contract import called
-from weft.interop.scorch.experiment import Flags, read_files
+from weft.interop.scorch.experiment import Flags
 from weft.interop.scorch.items import ScorchItems
 from weft.interop.scorch.model import ScorchModel, list_of_outputs
+from weft.interop.scorch.opening import open_batches, open_items, open_model
 from weft.interop.scorch.scores import measure, together
 
 
@@ -57,18 +54,8 @@ def infer(flags: Flags, mode: str = "test", out: Path | None = None) -> Inferred
     """
     if flags.checkpoint is None:
         raise UsageError("no checkpoint is named", "give one: --checkpoint checkpoint_best.pth.tar")
-    model_file, dataset_file = read_files(flags)
-    device = pick_device("cuda" if flags.use_cuda else "cpu")
-    items = ScorchItems(
-        dataset_file.DataSet, flags.dataset_path, mode, getattr(dataset_file, "DataSetIndex", None),
-        flags.dataset_args, flags.seed,
-    )  # fmt: skip
-    seed_everything(participant_seed(flags.seed, 0))
-    model = ScorchModel(
-        model_file.Network, model_file.Socket, flags.model_args, str(flags.checkpoint), cuda=flags.use_cuda
-    )
-    model = model.to(device).eval()
-    parts = _parts(flags, items, model, device)
+    items, model = open_items(flags, mode), open_model(flags).eval()
+    parts = _parts(flags, items, model)
     outputs, targets = together(parts)
     rows = torch.cat([part["rows"] for part in parts]).sort().values
     scores = measure(model.socket, outputs, targets) if targets else {}
@@ -77,9 +64,8 @@ def infer(flags: Flags, mode: str = "test", out: Path | None = None) -> Inferred
     return Inferred(rows, outputs, targets, scores)
 
 
-def _parts(flags: Flags, items: ScorchItems, model: ScorchModel, device: torch.device) -> list[dict[str, Any]]:
-    split = SplitData(items.mode, items, [str(row) for row in range(len(items))], source="item")
-    loader = make_loader(split, batch_size=flags.batch_size, seed=flags.seed, shuffle=False, num_workers=flags.workers)
+def _parts(flags: Flags, items: ScorchItems, model: ScorchModel) -> list[dict[str, Any]]:
+    loader, device = open_batches(flags, items), next(model.parameters()).device
     own = getattr(model.network, "inference", None)
     parts = []
     try:

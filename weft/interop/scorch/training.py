@@ -10,6 +10,7 @@ from weft import actions
 from weft.actions.launching import launch
 from weft.engine.processes import find_place
 from weft.interop.scorch.experiment import Flags, as_experiment
+from weft.interop.scorch.watching import commanded
 from weft.runs import RunDirectory, new_run_path
 
 
@@ -34,7 +35,11 @@ def train(
     """
     experiment = as_experiment(flags)
     if flags.processes == 1 or find_place() is not None:
-        return actions.train(experiment, overrides, out=out, resume=resume)
+        token = commanded.set(True)
+        try:
+            return actions.train(experiment, overrides, out=out, resume=resume)
+        finally:
+            commanded.reset(token)
     if out is not None and Path(out).exists() and not resume:
         RunDirectory.create(out).unlock()  # refuses a folder that holds something
     path = (Path(out) if out is not None else new_run_path(Path("runs"), flags.model.stem)).absolute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextvars import ContextVar
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from weft.interop.scorch.checkpoints import write_content
 from weft.interop.scorch.scores import MAIN, ScorchScores
 from weft.monitor.tensorboard import EventFile
 from weft.runs import write_atomically
+
+# Set while scorch-train runs: reproducing its run, or training its experiment elsewhere, must not write over its files.
+commanded: ContextVar[bool] = ContextVar("scorch-train runs", default=False)
 
 
 class ScorchPrinter(Observer):
@@ -89,7 +93,7 @@ class ScorchPrinter(Observer):
 
 
 class ScorchFiles(Observer):
-    """scorch's checkpoints and TensorBoard curves.
+    """scorch's checkpoints and TensorBoard curves, of runs that scorch-train begins and of those that are resumed.
 
     Args:
         folder: where scorch-train was started.
@@ -115,12 +119,14 @@ class ScorchFiles(Observer):
         self.verbosity, self.first_epoch, self.best, self.strict = verbosity, first_epoch, best, strict
         self._run: Run | None = None
         self._curves: Path | None = None
+        self._writes = False
         self._files: dict[Path, EventFile] = {}
 
     def on_build(self, run: Run) -> None:
         self._run = run
 
     def on_start(self, start: Start) -> None:
+        self._writes = start.resumed or commanded.get()
         host = socket.gethostname()
         self._curves = self.folder / "runs" / f"{datetime.now():%b%d_%H-%M-%S}_{host}"
         rows = self._run.state.history if self._run is not None else []
@@ -134,7 +140,7 @@ class ScorchFiles(Observer):
         return self._dumps(epoch) or not self.strict
 
     def on_epoch(self, epoch: Epoch) -> None:
-        if self._run is None:
+        if self._run is None or not self._writes:
             return
         *train, valid = measured(self._run)
         number = epoch.epoch + 1 + self.first_epoch
