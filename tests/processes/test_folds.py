@@ -56,12 +56,18 @@ def test_folds_whose_process_is_killed_in_the_second_one_go_on_there(
     nursery: Nursery, tmp_path: Path, by_two: Path
 ) -> None:
     run = tmp_path / "run"
-    kill = [{"rank": 1, "attempt": 0, "at": 7, "fold": 2, "do": "kill"}]
+    kills = [
+        {"rank": 1 - attempt, "attempt": attempt, "at": 7 + attempt, "fold": 2, "do": "kill"} for attempt in (0, 1)
+    ]
     options = ["--processes", "2", "--restarts", "1"]
-    ended = start(nursery, "train", write_job(tmp_path, FOLDS), "--out", run, *options, sabotage=kill).wait()
-    assert ended.code == 0, ended.text
+    ended = start(nursery, "train", write_job(tmp_path, FOLDS), "--out", run, *options, sabotage=kills).wait()
+    assert ended.code == 1, ended.text
     assert "process 1 was killed by SIGKILL in fold 2 after step 7 (epoch 2): starting all again" in ended.err
     assert "fold-1 is finished already" in ended.err
+    assert "error: process 0 was killed by SIGKILL in fold 2 after step 8 (epoch 2)" in ended.err
+    assert f"resume with: weft train --resume {run}\n" in ended.err
+    resumed = start(nursery, "train", "--resume", run).wait()  # by two again, as its experiment says
+    assert resumed.code == 0, resumed.text
     assert fold_outcome(run) == fold_outcome(by_two)
     assert not left_behind(run)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from weft.actions.launching_team import Team
-from weft.actions.stopping import LAUNCHED
+from weft.actions.stopping import LAUNCHED, has_begun
 from weft.engine.processes import find_place
 from weft.errors import EXIT_RESUMABLE, EXIT_USAGE, Stopped, UsageError, WeftError
 from weft.monitor.heartbeat import SIGNS, Failure, Signs
@@ -26,7 +26,13 @@ logger = logging.getLogger("weft")
 
 
 def launch(
-    arguments: Sequence[str], run: Path, *, processes: int, restarts: int = 0, fewest: int | None = None
+    arguments: Sequence[str],
+    run: Path,
+    *,
+    processes: int,
+    restarts: int = 0,
+    fewest: int | None = None,
+    device: str = "auto",
 ) -> None:
     """Run `weft ARGUMENTS` in several processes until they end.
 
@@ -39,6 +45,7 @@ def launch(
         processes: how many.
         restarts: how often all are started again, from the last checkpoint, when one of them fails.
         fewest: how few may go on when as many cannot (see `next_count`); None for always as many.
+        device: `run.device`: GPUs that go while the run uses none do not matter.
 
     Raises:
         Stopped: the run was asked to stop and can be resumed.
@@ -46,7 +53,7 @@ def launch(
         UsageError: `fewest` without restarts, or more than `processes`.
     """
     _check_fewest(fewest, processes, restarts)
-    count, devices = processes, torch.cuda.device_count()
+    count, gpus = processes, _gpus(device)
     with tempfile.TemporaryDirectory(prefix="weft-") as folder, _handed_on() as signals:
         for attempt in range(restarts + 1):
             saved = _saved(run)
@@ -64,10 +71,10 @@ def launch(
             failure = team.diagnosis()
             if attempt == restarts or failure.code == EXIT_USAGE or failure.kind == "NotFiniteError":
                 raise _failed(run, failure, signs)
-            before, devices_before, devices = count, devices, torch.cuda.device_count()
+            before, gpus_before, gpus = count, gpus, _gpus(device)
             count = next_count(
                 count, fewest if fewest is not None else processes,
-                stuck=attempt > 0 and failure.is_loss and _saved(run) == saved, gone=devices_before - devices,
+                stuck=attempt > 0 and failure.is_loss and _saved(run) == saved, gone=gpus_before - gpus,
             )  # fmt: skip
             logger.warning(
                 "process %d %s: starting all again%s (%d of %d restarts)",
@@ -102,6 +109,11 @@ def _check_fewest(fewest: int | None, processes: int, restarts: int) -> None:
             f"run.min_processes is {fewest}, more than run.processes, {processes}",
             f"it is how few may go on when a process is lost: 1 to {processes}",
         )
+
+
+def _gpus(device: str) -> int:
+    """How many GPUs there are for processes to use."""
+    return torch.cuda.device_count() if device.startswith(("auto", "cuda")) else 0
 
 
 def _saved(run: Path) -> set[str]:
@@ -177,7 +189,7 @@ def _failed(run: Path, failure: Failure, signs: Signs) -> WeftError:
         text = f"process {failure.rank} hangs {signs.place(failure.rank)}{failure.message.removeprefix('hangs')}"
     else:
         text = f"process {failure.rank} {words_of(failure, signs)}"
-    resumable = any((run / "checkpoints").glob("last-*.pt"))
+    resumable = has_begun(run)
     hint = f"resume with: {resume_command(run)}" if resumable else "nothing was saved yet: start it again"
     if "weft train --resume" in failure.hint:
         hint = failure.hint
@@ -197,6 +209,5 @@ def _stopped(run: Path, signals: list[int], codes: list[int]) -> BaseException:
     result = (RunDirectory.open(run).result() or {}) if is_run(run) else {}
     if result.get("status") == "stopped" and EXIT_RESUMABLE in codes:
         return Stopped(f"{run} was stopped{reason} and saved", f"resume with: {resume_command(run)}")
-    resumable = any((run / "checkpoints").glob("last-*.pt"))
-    hint = f"resume with: {resume_command(run)}" if resumable else "nothing was trained yet: start it again"
+    hint = f"resume with: {resume_command(run)}" if has_begun(run) else "nothing was trained yet: start it again"
     return Stopped(f"{run} was stopped{reason} before it could save", hint)

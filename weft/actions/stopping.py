@@ -6,6 +6,7 @@ is no state to save, so it stops at once.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -135,4 +136,8 @@ def _leave(reader: int, silent: bool) -> None:
 
 
 def _ask(number: int, frame: FrameType | None) -> None:
+    if multiprocessing.parent_process() is not None:  # a forked helper, say of a pool: it ends as if it had no handler
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     raise Asked(signal.Signals(number).name)

@@ -166,6 +166,7 @@ def _launch(arguments: Sequence[str], overrides: Sequence[str], path: Path, expe
     launch(
         [*arguments, *changes], path,
         processes=settings.processes, restarts=settings.restarts, fewest=settings.min_processes,
+        device=settings.device,
     )  # fmt: skip
     return TrainedRun(path, RunDirectory.open(path).result() or {})
 
