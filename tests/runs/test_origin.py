@@ -14,6 +14,7 @@ import pytest
 import torch  # threads and devices are recorded only where torch is loaded
 
 import weft
+from weft.config.patches import load_patch
 from weft.errors import RunDirectoryError
 from weft.runs import (
     RunDirectory,
@@ -130,6 +131,22 @@ def test_the_snapshot_holds_weft_and_the_patches_and_is_the_same_every_time(tmp_
         assert archive.read("weft/errors.py") == (Path(weft.__file__).parent / "errors.py").read_bytes()
         assert not [name for name in archive.namelist() if "__pycache__" in name]
     assert len(code_digest()) == 64
+
+
+def test_what_a_patch_imports_from_beside_it_is_kept_with_it(tmp_path: Path) -> None:
+    """Modules and packages, and no others that lie there."""
+    folder = tmp_path / "work"
+    (folder / "kept_parts").mkdir(parents=True)
+    (folder / "kept_parts" / "__init__.py").write_text("")
+    (folder / "kept_parts" / "inner.py").write_text("WIDTH = 3\n")
+    (folder / "unused.py").write_text("")
+    (folder / "patch.py").write_text("import json\nfrom kept_parts.inner import WIDTH\n")
+    load_patch(folder / "patch.py")
+    with RunDirectory.create(tmp_path / "run") as run:
+        stored = snapshot_code(run, [folder / "patch.py"])
+    kept = sorted(path.relative_to(run.code / "patches").as_posix() for path in (run.code / "patches").rglob("*.py"))
+    assert list(stored.values()) == ["code/patches/patch.py"]
+    assert kept == ["kept_parts/__init__.py", "kept_parts/inner.py", "patch.py"]
 
 
 def test_weft_can_be_imported_from_the_snapshot(tmp_path: Path) -> None:

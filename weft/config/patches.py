@@ -124,6 +124,24 @@ def load_patch(path: Path | str) -> ModuleType:
             sys.path.remove(folder)
 
 
+def imported_beside(path: Path | str) -> dict[str, Path]:
+    """The files of modules that were imported from the folder of a file, by their paths there: what it may need.
+
+    Modules of packages that are installed elsewhere, or below it in an environment of their own, are none of these.
+    """
+    folder = Path(path).resolve().parent
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or name == MAIN or name.partition(".")[0] == PACKAGE.partition(".")[0]:
+            continue
+        place = name.replace(".", "/")
+        for relative in (f"{place}.py", f"{place}/__init__.py"):
+            if Path(file) == folder / relative:
+                found[relative] = folder / relative
+    return found
+
+
 def problem_in_file(error: BaseException, path: Path) -> Problem:
     """An error of the user's code as a problem that names the line of the file that led to it."""
     if isinstance(error, SyntaxError) and error.filename == str(path.resolve()):

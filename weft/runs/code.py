@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import weft
+from weft.config.patches import imported_beside
 from weft.errors import RunDirectoryError
 from weft.runs.directory import RunDirectory
 from weft.runs.files import explained, write_atomically
@@ -31,7 +33,8 @@ def code_digest() -> str:
 
 
 def snapshot_code(run: RunDirectory, patches: Iterable[Path] = ()) -> dict[str, str]:
-    """Keep the code of a run: `code/weft.zip` and `code/patches/`.
+    """Keep the code of a run: `code/weft.zip` and `code/patches/`, with the modules that patches imported from beside
+    them.
 
     Args:
         run: the run.
@@ -55,6 +58,11 @@ def snapshot_code(run: RunDirectory, patches: Iterable[Path] = ()) -> dict[str, 
             name = _free_name(patch, taken)
             _copy(patch, target / name)
             stored[str(patch)] = (target / name).relative_to(run.path).as_posix()
+        for patch in filter(os.path.isfile, stored):
+            for relative, module in imported_beside(patch).items():
+                if relative not in taken:
+                    taken.add(relative)
+                    _copy(module, target / relative)
     return stored
 
 

@@ -35,8 +35,8 @@ def test_inference_needs_no_targets_and_uses_the_networks_own_method(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mode `inference` is passed on to DataSet, which gives inputs only; some items are None."""
-    own = {"    def __call__": "    def inference(self, input):\n        return [self.forward(input)[0].argmax(dim=1)]\n\n"
-           "    def __call__"}  # fmt: skip
+    method = "    def inference(self, input):\n        return [self.forward(input)[0].argmax(dim=1)]\n\n"
+    own = {"    def __call__": method + "    def __call__"}
     modes = {
         '["train", "valid", "test"]': '["train", "valid", "inference"]',
         ITEM: "inference = self.mode == 'inference'\n"
@@ -67,10 +67,10 @@ def test_wefts_commands_work_on_a_run_from_any_folder(tmp_path: Path, monkeypatc
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
     scores = actions.evaluate(run.path, splits=["validation"])
-    assert scores["validation"]["main"] == result(run)["scores"]["validation"]["main"]
+    assert scores["scores"]["validation"]["main"] == result(run)["scores"]["validation"]["main"]
     left = weights(tmp_path, "run")
     (tmp_path / "run_checkpoint.pth.tar").unlink()
-    assert actions.reproduce(run.path).identical
+    assert actions.reproduce(run.path).weights_identical
     assert not (tmp_path / "run_checkpoint.pth.tar").exists()  # what scorch-train wrote is left alone
     assert left
 
