@@ -58,8 +58,8 @@ def snapshot_code(run: RunDirectory, patches: Iterable[Path] = ()) -> dict[str, 
             name = _free_name(patch, taken)
             _copy(patch, target / name)
             stored[str(patch)] = (target / name).relative_to(run.path).as_posix()
-        for patch in filter(os.path.isfile, stored):
-            for relative, module in imported_beside(patch).items():
+        for name in filter(os.path.isfile, stored):
+            for relative, module in imported_beside(name).items():
                 if relative not in taken:
                     taken.add(relative)
                     _copy(module, target / relative)
