@@ -8,6 +8,7 @@ from pathlib import Path
 
 from weft import actions
 from weft.actions.launching import launch
+from weft.actions.opening import load
 from weft.engine.processes import find_place
 from weft.interop.scorch.experiment import Flags, as_experiment
 from weft.interop.scorch.watching import commanded
@@ -34,7 +35,8 @@ def train(
         Stopped: a signal came; the run can be resumed.
     """
     experiment = as_experiment(flags)
-    if flags.processes == 1 or find_place() is not None:
+    settings = load(experiment, overrides).run
+    if settings.processes == 1 or find_place() is not None:
         token = commanded.set(True)
         try:
             return actions.train(experiment, overrides, out=out, resume=resume)
@@ -45,7 +47,10 @@ def train(
     path = (Path(out) if out is not None else new_run_path(Path("runs"), flags.model.stem)).absolute()
     words = [word for text in overrides for word in ("--set", text)]
     command = ["scorch", "train", *as_arguments(flags), *words, "--out", str(path), "--resume"]
-    launch(command, path, processes=flags.processes, restarts=flags.restarts)
+    launch(
+        command, path, processes=settings.processes, restarts=settings.restarts, fewest=settings.min_processes,
+        device=settings.device,
+    )  # fmt: skip
     return actions.open(path)
 
 
