@@ -17,7 +17,7 @@ from weft.config.patches import load_patch, refuse_while_loading
 from weft.config.resolve import resolve
 from weft.config.running import CheckpointEvery, RunConfig
 from weft.config.supplied import label_key, scheduler_interval, supplied
-from weft.config.training import EmaConfig, ModelConfig, MonitorConfig, TrainingConfig
+from weft.config.training import EmaConfig, GradientCompression, ModelConfig, MonitorConfig, TrainingConfig
 
 __all__ = [
     "KINDS",
@@ -29,6 +29,7 @@ __all__ = [
     "DatasetConfig",
     "EmaConfig",
     "Experiment",
+    "GradientCompression",
     "ModelConfig",
     "MonitorConfig",
     "Namespace",

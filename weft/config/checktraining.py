@@ -40,6 +40,15 @@ def check_interval(experiment: Experiment) -> Iterator[Problem]:
         yield Problem(message, "remove 'scheduler_interval'", ("training", "scheduler_interval"))
 
 
+def check_compression(experiment: Experiment) -> Iterator[Problem]:
+    """What PowerSGD leaves out of one step goes into the next: their scale must be the same."""
+    training = experiment.training
+    compression = training.gradient_compression
+    if compression is not None and compression.method == "powersgd" and training.precision == "fp16":
+        message = "PowerSGD does not work with precision fp16, whose gradients change their scale"
+        yield Problem(message, "use precision bf16, or method bf16", ("training", "gradient_compression"))
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A score that will be measured.

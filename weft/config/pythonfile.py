@@ -15,7 +15,7 @@ from weft.config.experiment import Experiment
 from weft.config.hints import shown
 from weft.config.patches import load_patch, problem_in_file
 from weft.config.running import CheckpointEvery, RunConfig
-from weft.config.training import EmaConfig, ModelConfig, MonitorConfig, TrainingConfig
+from weft.config.training import EmaConfig, GradientCompression, ModelConfig, MonitorConfig, TrainingConfig
 from weft.errors import ConfigError, Problem
 
 _WHERE: dict[type[BaseModel], KeyPath] = {
@@ -28,6 +28,7 @@ _WHERE: dict[type[BaseModel], KeyPath] = {
     TrainingConfig: ("training",),
     MonitorConfig: ("training", "monitor"),
     EmaConfig: ("training", "ema"),
+    GradientCompression: ("training", "gradient_compression"),
     RunConfig: ("run",),
     CheckpointEvery: ("run", "checkpoint_every"),
 }

@@ -59,6 +59,22 @@ class EmaConfig(Section):
     """Share of the old average that is kept in each step."""
 
 
+class GradientCompression(Section):
+    """How gradients travel between processes on a slow network. `bf16` is short for `{method: bf16}`."""
+
+    method: Literal["bf16", "fp16", "powersgd"]
+    """`bf16`, `fp16`: rounded to 16 bits; `powersgd`: matrices as factors of low rank."""
+    rank: Count = 2
+    """Rank of PowerSGD's factors."""
+    warmup_steps: Annotated[int, Field(ge=2)] = 1000
+    """Number of steps before PowerSGD begins."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+
 class TrainingConfig(Section):
     """How the network is trained."""
 
@@ -115,6 +131,9 @@ class TrainingConfig(Section):
     """Whether only deterministic algorithms are used."""
     batch_norm: Literal["global", "local"] = "global"
     """Whether batch statistics are shared among processes."""
+    gradient_compression: GradientCompression | None = None
+    """How gradients travel between processes; without it, as they are. Then results depend on the number of processes.
+    """
     evaluate_every: Count = 1
     """Number of epochs between evaluations on the validation split."""
     train_batches: Count | None = None

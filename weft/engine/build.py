@@ -16,10 +16,10 @@ from weft.data import Data, SplitData, auto_workers, build_sampler, make_loader
 from weft.engine.averaging import MovingAverage
 from weft.engine.batch_norm import with_global_statistics
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
+from weft.engine.compression import gradients_among_processes
 from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
 from weft.engine.monitoring import BestEpoch
-from weft.engine.overlap import pooled_gradients
 from weft.engine.precision import Precision
 from weft.engine.recomputing import recompute_blocks
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
@@ -84,7 +84,7 @@ def build_run(
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
     if shares_directory:
-        strategy = strategy if strategy is not None else pooled_gradients(model, training.items_per_batch)
+        strategy = strategy if strategy is not None else gradients_among_processes(model, training)
         model = with_global_statistics(model) if training.batch_norm == "global" else model
     if experiment.run.activation_checkpointing:
         recompute_blocks(model, experiment.run.activation_checkpointing)

@@ -8,6 +8,7 @@ per window of accumulated batches.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from weft.engine.exchange import IN_ONE_MESSAGE, exchanging
+from weft.engine.exchange import exchanging
 from weft.engine.strategy import Gradients, PooledGradients
 from weft.errors import ProtocolError
 
@@ -29,25 +30,25 @@ class Bucket:
     The methods without an underscore are those that torch's communication hooks ask of a bucket.
 
     Args:
-        number: from 0, in the order in which buckets are sent.
+        name: the same in every run for the same parameters.
         parameters: of one type on one device.
         last: whether it is the last of its network.
     """
 
-    def __init__(self, number: int, parameters: list[nn.Parameter], *, last: bool) -> None:
+    def __init__(self, name: str, parameters: list[nn.Parameter], *, last: bool) -> None:
         first = parameters[0]
         self._parameters = parameters
         self._flat = torch.zeros(sum(map(torch.numel, parameters)), dtype=first.dtype, device=first.device)
         parts = torch.split(self._flat, [parameter.numel() for parameter in parameters])
         self._views = [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
-        self._number = number
+        self._name = name
         self._last = last
         self.missing = set(parameters)  # those whose gradients are not complete yet
         self.sum: Callable[[], Tensor] | None = None  # waits for the sum over all processes; None until it is sent
 
-    def index(self) -> int:
-        """Number of this bucket."""
-        return self._number
+    def index(self) -> str:
+        """What this bucket is known by."""
+        return self._name
 
     def buffer(self) -> Tensor:
         """All its gradients, flat."""
@@ -97,10 +98,12 @@ class OverlappedGradients(PooledGradients):
         self._expected: list[Bucket] = []
         self._bucket_of: dict[nn.Parameter, Bucket] = {}
         self._sent = 0
+        self._names: dict[nn.Parameter, str] = {}
 
     def watch(self, model: nn.Module) -> None:
         """Be told when a gradient is complete."""
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
+            self._names[parameter] = name
             if parameter.is_floating_point():
                 _hear_of(parameter, self._arrived)
 
@@ -112,7 +115,7 @@ class OverlappedGradients(PooledGradients):
         key = tuple(map(id, parameters))
         if key not in self._buckets:
             self._buckets = {known: buckets for known, buckets in self._buckets.items() if not set(known) & set(key)}
-            self._buckets[key] = in_buckets(parameters)
+            self._buckets[key] = in_buckets(parameters, self._names)
         self._expected = self._buckets[key]
         self._bucket_of = {parameter: bucket for bucket in self._expected for parameter in bucket.parameters()}
         self._sent = 0
@@ -164,15 +167,7 @@ class OverlappedGradients(PooledGradients):
         self._expected, self._bucket_of = [], {}
 
 
-def pooled_gradients(model: nn.Module, batch_size: int) -> PooledGradients:
-    """What processes that share a run exchange: those of a small model in one message, of a large one as they come."""
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    if dist.is_initialized() and numbers > IN_ONE_MESSAGE:
-        return OverlappedGradients(batch_size)
-    return PooledGradients(batch_size)
-
-
-def in_buckets(parameters: list[nn.Parameter]) -> list[Bucket]:
+def in_buckets(parameters: list[nn.Parameter], names: dict[nn.Parameter, str]) -> list[Bucket]:
     """Buckets of parameters, those first whose gradients come first: a backward pass begins at the end of the model."""
     groups: list[list[nn.Parameter]] = []
     size = 0
@@ -184,7 +179,12 @@ def in_buckets(parameters: list[nn.Parameter]) -> list[Bucket]:
             size = 0
         groups[-1].append(parameter)
         size += parameter.numel() * parameter.element_size()
-    return [Bucket(number, group, last=number == len(groups) - 1) for number, group in enumerate(groups)]
+    return [Bucket(_name_of(group, names), group, last=group is groups[-1]) for group in groups]
+
+
+def _name_of(group: list[nn.Parameter], names: dict[nn.Parameter, str]) -> str:
+    listed = " ".join(names[parameter] for parameter in group)
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def _hear_of(parameter: nn.Parameter, arrived: Callable[[nn.Parameter], None]) -> None:

@@ -109,7 +109,8 @@ class TrainingState:
 
     def private_state(self) -> dict[str, Any]:
         """What is each process's own: its random generators and its part of the running epoch's sums."""
-        return {"random": random_state(), "sums": asdict(self.sums)}
+        own = self.strategy.private_state_dict() if self.strategy is not None else {}
+        return {"random": random_state(), "sums": asdict(self.sums)} | ({"strategy": own} if own else {})
 
     def load_state_dict(self, state: dict[str, Any], participant: int = 0, participants: int = 1) -> None:
         """Become the state that was saved, the global generators included.
@@ -151,6 +152,8 @@ class TrainingState:
         private = state.get("processes") or [{"random": state["random"], "sums": state["sums"]}]
         if len(private) == participants:
             self.sums = EpochSums(**private[participant]["sums"])
+            if self.strategy is not None and "strategy" in private[participant]:
+                self.strategy.load_private_state_dict(private[participant]["strategy"])
         else:
             parts = [part["sums"] for part in private] if participant == 0 else []
             self.sums = EpochSums(**{name: sum(part[name] for part in parts) for name in asdict(EpochSums())})

@@ -93,6 +93,13 @@ class Strategy:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
 
+    def private_state_dict(self) -> dict[str, Any]:
+        """Memory that each of the processes that share a run has of its own, where `state_dict` is the same in all."""
+        return {}
+
+    def load_private_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `private_state_dict` was taken."""
+
 
 class PooledGradients(Strategy):
     """The mean over the global batch, for processes that share one: each has weighed its loss before the backward pass.
