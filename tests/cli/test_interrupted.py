@@ -15,16 +15,15 @@ from tests.cli.lab import good
 from tests.faults.nursery import wait_until
 from tests.report.samples import case_run
 
-# Runs a command that is interrupted when it opens a file for writing whose path contains a text: the count-th time.
+# Runs a command that is interrupted when it begins ("open") or has written ("os.rename") a file whose path contains a
+# text.
 PROGRAM = """
 import os, signal, sys
-text, count, seen = sys.argv[1], int(sys.argv[2]), 0
+wanted, text = sys.argv[1:3]
 
 def watch(event, arguments):
-    global seen
-    if event == "open" and text in str(arguments[0]) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
-        seen += 1
-        if seen == count:
+    if event == wanted and text in str(arguments[0]):
+        if event == "os.rename" or arguments[2] & (os.O_WRONLY | os.O_RDWR):
             signal.raise_signal(signal.SIGINT)
 
 sys.argv = ["weft", *sys.argv[3:]]
@@ -42,9 +41,9 @@ WAITING = """
 """
 
 
-def interrupted_when_writing(text: str, count: int, *command: object) -> str:
+def interrupted_at(moment: str, text: str, *command: object) -> str:
     """Run a command that is interrupted when it writes; returns what it said on standard error."""
-    arguments = [sys.executable, "-c", PROGRAM, text, str(count), *map(str, command)]
+    arguments = [sys.executable, "-c", PROGRAM, moment, text, *map(str, command)]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
@@ -59,10 +58,10 @@ def held(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize(("text", "count"), [("experiment.yaml", 1), ("README", 1), (".csv", 1)])
-def test_a_project_appears_whole_or_not_at_all(tmp_path: Path, text: str, count: int) -> None:
+@pytest.mark.parametrize(("moment", "text"), [("open", "README"), ("open", ".csv"), ("os.rename", "demo")])
+def test_a_project_appears_whole_or_not_at_all(tmp_path: Path, moment: str, text: str) -> None:
     pytest.importorskip("sklearn")
-    assert_one_message(interrupted_when_writing(text, count, "init", tmp_path / "demo"))
+    assert_one_message(interrupted_at(moment, text, "init", tmp_path / "demo"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -70,7 +69,7 @@ def test_the_report_before_stays_when_a_new_one_is_interrupted(tmp_path: Path) -
     run = case_run(tmp_path / "run").path
     good("report", run)
     before = held(tmp_path)
-    assert_one_message(interrupted_when_writing("report.html", 1, "report", run, "--by", "target"))
+    assert_one_message(interrupted_at("os.rename", "report.html", "report", run, "--by", "target"))
     assert held(tmp_path) == before
 
 
@@ -78,7 +77,7 @@ def test_a_page_of_a_comparison_that_is_interrupted_leaves_nothing(tmp_path: Pat
     runs = [case_run(tmp_path / name, seed=seed).path for seed, name in enumerate("ab")]
     before = held(tmp_path)
     page = tmp_path / "page.html"
-    assert_one_message(interrupted_when_writing("page.html", 1, "compare", *runs, "--html", page))
+    assert_one_message(interrupted_at("os.rename", "page.html", "compare", *runs, "--html", page))
     assert held(tmp_path) == before
 
 
