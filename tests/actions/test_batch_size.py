@@ -141,6 +141,7 @@ def test_a_run_keeps_the_number_and_goes_on_with_it(tmp_path: Path, monkeypatch:
     assert fingerprint(written, data) == taken  # what is computed counts, not how it was written
 
 
+@pytest.mark.slow
 def test_what_does_not_train_knows_auto() -> None:
     experiment = plain()
     with pytest.raises(ConfigError, match="found when training begins"):
