@@ -69,6 +69,12 @@ class DataSet():
 """
 
 
+NORM = {
+    "self.last = torch": "self.norm = torch.nn.BatchNorm1d(hidden)\n        self.last = torch",
+    "torch.tanh(self.first(input[0]))": "torch.tanh(self.norm(self.first(input[0])))",
+}
+
+
 def write(
     folder: Path, model: dict[str, str] | None = None, dataset: dict[str, str] | None = None
 ) -> tuple[Path, Path]:

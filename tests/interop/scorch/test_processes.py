@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.faults.nursery import Ended, Nursery
-from tests.interop.scorch.files import more, same, weights, write
+from tests.interop.scorch.files import NORM, more, same, weights, write
 from tests.interop.scorch.test_training import digits
 from tests.processes.children import start_program
 
@@ -131,6 +131,22 @@ def test_two_processes_of_which_one_is_killed_are_started_again_to_the_same_weig
     assert not (tmp_path / "armed").exists()
     assert "starting all again" in ended.err
     require_the_same(tmp_path, "left-alone", "killed")
+
+
+@pytest.mark.slow
+def test_batch_normalisation_among_trainable_modules_sees_the_whole_batch(nursery: Nursery, tmp_path: Path) -> None:
+    """For several processes other modules stand in their places; they are trained all the same."""
+    model = NORM | more(
+        "self.trainable_modules = torch.nn.ModuleList([model.first, model.norm, model.last])",
+        "self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)",
+    )
+    write(tmp_path, model)
+    for processes in (1, 2):
+        good(nursery.weft(*flags(tmp_path, f"on-{processes}", "-e", 2, "-p", processes)))
+    alone, together = (weights(tmp_path, f"on-{processes}") for processes in (1, 2))
+    assert alone["norm.running_mean"].any()
+    assert alone["norm.num_batches_tracked"] == together["norm.num_batches_tracked"] == 6
+    assert all((alone[name] - together[name]).abs().max() < 1e-4 for name in alone)
 
 
 def program(folder: Path) -> Path:

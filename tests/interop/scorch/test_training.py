@@ -14,7 +14,7 @@ import torch
 
 from tests.cli.lab import good
 from tests.docs.blocks import REPOSITORY
-from tests.interop.scorch.files import more, result, same, train, weights, write
+from tests.interop.scorch.files import NORM, more, result, same, train, weights, write
 from weft.interop import scorch
 
 EXAMPLE = REPOSITORY / "examples" / "scorch"
@@ -158,6 +158,47 @@ def rows(run: Any) -> list[dict[str, float]]:
 
     with (run.path / "history.csv").open(encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_modules_that_are_not_trained_are_in_evaluation_mode(tmp_path: Path) -> None:
+    """In the original they stay in training mode, so that running statistics drift; strictly, they do."""
+    for name, lines in (("others", "model.first, model.last"), ("all", "model.first, model.norm, model.last")):
+        for strict in (False, True):
+            model = NORM | more(f"self.trainable_modules = torch.nn.ModuleList([{lines}])")
+            train(tmp_path, model=model, out=f"{name}-{strict}", strict=strict, epochs=1)
+    moved = {
+        key: bool(weights(tmp_path, key)["norm.running_mean"].any())
+        for key in ("others-False", "others-True", "all-False", "all-True")
+    }
+    assert moved == {"others-False": False, "others-True": True, "all-False": True, "all-True": True}
+
+
+def test_an_optimizer_over_everything_trains_what_is_named_and_strictly_everything(tmp_path: Path) -> None:
+    lines = more(
+        "self.train_modules = torch.nn.ModuleList([model.last])",
+        "self.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)",
+    )
+    networks = {}
+    for name, strict in (("begun", False), ("mended", False), ("strict", True)):
+        network = lines if name != "begun" else more("self.optimizer = torch.optim.SGD(model.parameters(), lr=0.0)")
+        train(tmp_path, model=network, out=name, strict=strict, epochs=1)
+        networks[name] = weights(tmp_path, name)["first.weight"]
+    assert torch.equal(networks["begun"], networks["mended"])
+    assert not torch.equal(networks["begun"], networks["strict"])
+
+
+def test_modules_beside_the_network_are_trained_and_part_of_the_state(tmp_path: Path) -> None:
+    """As a Socket may have them, e.g. for a loss that learns."""
+    model = {
+        "# MORE": "self.scale, both = torch.nn.Linear(3, 3), torch.nn.Sequential(model.first, model.last)\n"
+        "        self.trainable_modules = torch.nn.ModuleList([both, self.scale])",
+        "cross_entropy(pred[0]": "cross_entropy(self.scale(pred[0])",
+    }
+    found = train(tmp_path, model=model, epochs=1).model
+    assert isinstance(found, scorch.ScorchModel)
+    begun = scorch.open_model(scorch.Flags(tmp_path / "model.py", tmp_path / "dataset.py", str(tmp_path)))
+    assert torch.equal(found.socket.scale.weight, found.beside[0].weight)
+    assert not torch.equal(found.socket.scale.weight, begun.socket.scale.weight)
 
 
 PLATEAU = more(

@@ -49,23 +49,21 @@ class ScorchModel(nn.Module):
         for name in ("criterion", "metrics"):
             if not callable(getattr(self.socket, name, None)):
                 raise ConfigError(f"{file_of(socket)}: Socket has no method {name}", "see the contract in the docs")
-        object.__setattr__(self, "_trained", _trained_modules(self.socket))
-        own = {id(parameter) for parameter in self.network.parameters()}
-        beside = [m for m in self._trained or () if any(id(p) not in own for p in m.parameters())]
+        self._names, beside = _places(self.network, _trained_modules(self.socket))
         self.beside = nn.ModuleList(beside)
-        self._check_optimizer()
-        if not strict and self._trained is not None:
-            self._freeze_others()
+        self._freeze_others()
         if checkpoint is not None:
             restore_network(self.network, Path(checkpoint))
 
     socket: Any
-    _trained: list[nn.Module] | None
 
     @property
     def trained(self) -> nn.Module:
-        """What is trained: the modules that the Socket names, or the network."""
-        return self.network if self._trained is None else nn.ModuleList(self._trained)
+        """The modules that the Socket names to be trained, or the network."""
+        if self._names is None:
+            return self.network
+        # Looked up by name: others of the same parameters may stand in their places by now, as for several processes.
+        return nn.ModuleList([*(self.network.get_submodule(name) for name in self._names), *self.beside])
 
     def forward(self, inputs: list[Any]) -> list[Tensor]:
         """The outputs of a batch.
@@ -83,8 +81,6 @@ class ScorchModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for what is trained; everything else is in evaluation mode, or, strictly, keeps its mode."""
-        if self._modules.get("beside") is None or getattr(self, "_trained", None) is None:
-            return super().train(mode)
         if not self.strict:
             super().train(False)
         self.training = mode
@@ -92,15 +88,23 @@ class ScorchModel(nn.Module):
         return self
 
     def _freeze_others(self) -> None:
-        trained = {id(parameter) for parameter in self.trained.parameters()}
-        for parameter in self.network.parameters():
-            if id(parameter) not in trained:
+        """Leave gradients to what the optimizer has and, unless strictly, the Socket names."""
+        optimizer = getattr(self.socket, "optimizer", None)
+        moved = {id(parameter) for parameter in self.trained.parameters()}
+        if optimizer is not None:
+            mine = {id(parameter) for group in self._groups(optimizer) for parameter in group["params"]}
+            moved = mine if self.strict else moved & mine
+        if not moved:
+            raise ConfigError(
+                f"{file_of(self.socket)}: there is nothing to train: Socket.optimizer has no parameter of "
+                "trainable_modules",
+                "give the optimizer the parameters of these modules",
+            )
+        for parameter in self.parameters():
+            if id(parameter) not in moved:
                 parameter.requires_grad_(False)
 
-    def _check_optimizer(self) -> None:
-        optimizer = getattr(self.socket, "optimizer", None)
-        if optimizer is None:
-            return
+    def _groups(self, optimizer: Any) -> list[dict[str, Any]]:
         if not isinstance(optimizer, Optimizer):
             raise ConfigError(
                 f"{file_of(self.socket)}: Socket.optimizer is a {type(optimizer).__name__}",
@@ -114,6 +118,28 @@ class ScorchModel(nn.Module):
                     "trainable_modules",
                     "list the modules that have them: self.trainable_modules = torch.nn.ModuleList([...])",
                 )
+        return optimizer.param_groups
+
+
+def _places(network: nn.Module, modules: list[nn.Module] | None) -> tuple[list[str] | None, list[nn.Module]]:
+    """Names of modules within the network, and those that lie beside it; None when nothing is named."""
+    if modules is None:
+        return None, []
+    names = {id(module): name for name, module in network.named_modules()}
+    own = {id(parameter) for parameter in network.parameters()}
+    inside: list[str] = []
+    beside: list[nn.Module] = []
+    for module in modules:
+        children = list(module.children())
+        if id(module) in names:
+            inside.append(names[id(module)])
+        elif children and all(id(parameter) in own for parameter in module.parameters()):  # a container of its own
+            more, further = _places(network, children)
+            inside += more or []
+            beside += further
+        else:
+            beside.append(module)
+    return inside, beside
 
 
 def list_of_outputs(network: nn.Module, method: str, outputs: Any) -> list[Tensor]:

@@ -56,21 +56,24 @@ class ScorchTask(Task):
         return self._model
 
     def networks(self, model: nn.Module) -> dict[str, nn.Module]:
-        """What the Socket trains."""
+        """One, of which the Socket trains a part; the rest is frozen."""
         if not isinstance(model, ScorchModel):
             raise ConfigError(
                 f"a scorch task needs a scorch model, not {type(model).__name__}", "make it with scorch-train"
             )
         self._model = model
-        return {"main": model.trained}
+        return {"main": model}
 
     def optimizer(self, network: str) -> Optimizer:
         """The Socket's, or Adam as it comes; in the state of the checkpoint that training goes on from."""
-        optimizer = getattr(self.socket, "optimizer", None) or torch.optim.Adam(self.model.trained.parameters())
+        optimizer = getattr(self.socket, "optimizer", None) or torch.optim.Adam(self._trained_parameters())
         if self.model.checkpoint is not None:
             restore_optimizer(optimizer, Path(self.model.checkpoint))
         self.socket.optimizer = optimizer
         return optimizer
+
+    def _trained_parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def scheduler(self, network: str, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
         """The Socket's, if it has one and its optimizer is the one that is used."""
