@@ -21,6 +21,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def is_listening(port: int) -> bool:
+    """Whether somebody on this machine waits for connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @functools.cache
 def _nursery() -> Nursery:
     """The process that all others are forks of: importing takes longer than what they do."""

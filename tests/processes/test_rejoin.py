@@ -21,8 +21,9 @@ from tests.processes.children import (
     start_program,
     write_job,
 )
-from tests.processes.launch import free_port
+from tests.processes.launch import free_port, is_listening
 from weft.actions.launching_elastic import is_restart, job_of
+from weft.monitor.heartbeat import Failure, Signs
 
 CASES: dict[str, tuple[dict[str, str], str | None]] = {
     "started by hand": ({}, None),
@@ -48,6 +49,15 @@ def test_a_restart_is_told_by_torchrun() -> None:
     assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})  # `weft train --restarts`
 
 
+def test_what_processes_of_an_earlier_start_said_is_forgotten(tmp_path: Path) -> None:
+    signs = Signs.in_run(tmp_path)
+    signs.folder.mkdir()
+    for rank in (0, 5):
+        signs.tell(Failure(rank, "own", "stopped by SIGTERM"))
+    signs.forget_all()
+    assert [signs.failure(rank) for rank in (0, 5)] == [None, None]
+
+
 def children_of(pid: int) -> list[int]:
     return [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -63,25 +73,28 @@ def lose(machine: Child) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("lost", ["the first one", "the second one"])
 def test_a_machine_that_is_lost_comes_back_to_the_same_run(lost: str, nursery: Nursery, tmp_path: Path) -> None:
-    """The same command everywhere, with neither --out nor --resume; torchrun numbers machines by process id."""
+    """The same command everywhere, with neither --out nor --resume. torchrun numbers machines by process id; the one that
+    comes first holds the list of all, so it has to stay.
+    """
     file = write_job(tmp_path, {**WITHOUT_DROPOUT, "training.epochs": 6})
     assert start(nursery, "train", file, "--out", tmp_path / "alone").wait().code == 0
+    port = free_port()
     command: list[Any] = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1"),
-        *("--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"),
+        *("--max-restarts", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}"),
         *("--rdzv-id", "job7", "--rdzv-conf", "last_call_timeout=3", "-m", "weft", "train", file),
     ]
     variables = {
         "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "WEFT_TEST_CRAWL": json.dumps({"begin": 5, "until": str(tmp_path / "go")}),
     }  # fmt: skip
-    waiting = ["sh", "-c", f'until [ -e {tmp_path}/begin ]; do sleep 0.1; done; exec "$@"', "sh"]
+    later = ["sh", "-c", f'until [ -e {tmp_path}/begin ]; do sleep 0.1; done; exec "$@"', "sh"]
     run = tmp_path / "runs" / "noisy-job7"
     machines = []
     try:
-        first = start_program(nursery, *(waiting if lost == "the first one" else []), *command, **variables)
-        machines.append(first)
-        machines.append(start_program(nursery, *command, **variables))
+        for prefix in (later, []) if lost == "the first one" else ([], later):
+            machines.append(start_program(nursery, *prefix, *command, **variables))
+        wait_until(lambda: is_listening(port))
         (tmp_path / "begin").touch()
         leaving, staying = machines if lost == "the first one" else reversed(machines)
         wait_until(lambda: step_of(run, 1) >= 4 and newest(run) >= 4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from tests.faults.nursery import Nursery, wait_until
 from tests.faults.runs import outcome, result_of
 from tests.processes.children import left_behind, start, start_program, write_job
-from tests.processes.launch import free_port
+from tests.processes.launch import free_port, is_listening
 
 
 def slow_to_open(folder: Path) -> dict[str, Any]:
@@ -66,12 +65,7 @@ def test_a_process_that_waits_for_the_others_to_come_ends_at_once(nursery: Nurse
     variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "weft", "train", write_job(tmp_path), "--out", tmp_path / "run"]
     job = start_program(nursery, *command, OMP_NUM_THREADS="1", **variables)
-
-    def listens() -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(listens)
+    wait_until(lambda: is_listening(port))
     os.kill(job.pid, signal.SIGTERM)
     ended = job.wait(60)
     assert ended.code == 75, ended.text

@@ -211,6 +211,8 @@ def _build(
     _require_observers([*own, *observers])
     history = directory.history()
     place = find_place()
+    if resumed and place is not None:
+        Signs.in_run(directory.path).forget_all()
     run = build_run(
         experiment,
         data,

@@ -87,7 +87,12 @@ class Signs:
         """Those of a run, or of all that the process which started this one has started."""
         if SIGNS in os.environ:
             return cls(Path(os.environ[SIGNS]))
-        return cls(run / HEARTBEATS) if run is not None else None
+        return cls.in_run(run) if run is not None else None
+
+    @classmethod
+    def in_run(cls, run: Path) -> Self:
+        """Those in the folder of a run."""
+        return cls(run / HEARTBEATS)
 
     def tell(self, failure: Failure) -> None:
         """Write down how a process failed."""
@@ -106,6 +111,12 @@ class Signs:
         """Remove what a process of an earlier start said."""
         with contextlib.suppress(OSError):
             self._failure_file(rank).unlink(missing_ok=True)
+
+    def forget_all(self) -> None:
+        """Remove what the processes of an earlier start said, however many those were."""
+        with contextlib.suppress(OSError):
+            for file in self.folder.glob("*.error.json"):
+                file.unlink(missing_ok=True)
 
     def place(self, rank: int) -> str:
         """Where a process was when it was last heard of, in words."""
