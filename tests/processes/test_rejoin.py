@@ -73,7 +73,7 @@ def lose(machine: Child) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("lost", ["the first one", "the second one"])
 def test_a_machine_that_is_lost_comes_back_to_the_same_run(lost: str, nursery: Nursery, tmp_path: Path) -> None:
-    """The same command everywhere, with neither --out nor --resume. torchrun numbers machines by process id; the one that
+    """The same command everywhere, with neither --out nor --resume. torchrun numbers machines by process id; that which
     comes first holds the list of all, so it has to stay.
     """
     file = write_job(tmp_path, {**WITHOUT_DROPOUT, "training.epochs": 6})

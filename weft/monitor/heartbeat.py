@@ -174,7 +174,10 @@ class Signs:
             time.sleep(0.05)
         if not silent and all(failure.cause == "late" for failure in found):
             where = "; ".join(f"process {one.rank} {self.place(one.rank)}{self.hang(one.rank)}" for one in found)
-            return type(error)(f"all processes waited for one another: {where}; {error.message}", error.hint)
+            return type(error)(
+                "all processes lost one another: the connection between them broke, or they wait for different things: "
+                f"{where}; {error.message}", error.hint,
+            )  # fmt: skip
         if not silent:
             return type(error)(
                 f"all processes lost one another, the connection between them broke: {error.message}", error.hint
