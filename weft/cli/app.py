@@ -64,11 +64,11 @@ def options(
     _log_to_terminal(logging.WARNING if quiet else logging.INFO)
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and leave with its exit code: 0 good, 1 failed, 2 usage or configuration, 75 resumable."""
+def main(arguments: list[str] | None = None, application: typer.Typer = app, name: str = "weft") -> NoReturn:
+    """Run the command line, or another application under its own name, and leave with its exit code: 0 good, 1 failed, 2 usage or configuration, 75 resumable."""
     Settings.traceback = "--traceback" in (sys.argv[1:] if arguments is None else arguments)
     try:
-        code = app(arguments, prog_name="weft", standalone_mode=False)
+        code = application(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
     except WeftError as error:
         code = _explain(error)
