@@ -65,7 +65,9 @@ def options(
 
 
 def main(arguments: list[str] | None = None, application: typer.Typer = app, name: str = "weft") -> NoReturn:
-    """Run the command line, or another application under its own name, and leave with its exit code: 0 good, 1 failed, 2 usage or configuration, 75 resumable."""
+    """Run the command line, or another application under its own name, and leave with its exit code: 0 good, 1 failed,
+    2 usage or configuration, 75 resumable.
+    """
     Settings.traceback = "--traceback" in (sys.argv[1:] if arguments is None else arguments)
     try:
         code = application(arguments, prog_name=name, standalone_mode=False)
