@@ -168,6 +168,8 @@ def _annotated(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         kind, *metadata = get_args(parameter.annotation)
         info = next(item for item in metadata if isinstance(item, ArgumentInfo | OptionInfo))
+        if info.hidden:
+            continue
         if isinstance(info, ArgumentInfo):
             one = str(info.metavar or name.upper())
             needed = parameter.default is inspect.Parameter.empty
