@@ -41,13 +41,16 @@ def register(app: typer.Typer) -> None:
 
 
 def main() -> NoReturn:
-    """`scorch-train`: `weft scorch train` under its own name."""
-    from weft.cli.app import main as weft_main
+    """`scorch-train`: `weft scorch train` under its own name, with weft's options `--traceback` and `--quiet`."""
+    from weft.cli.app import main as run
+    from weft.cli.app import options
 
     words = sys.argv[1:]
-    ahead = [word for word in ("--traceback", "--quiet") if word in words]
+    options(traceback="--traceback" in words, quiet="--quiet" in words)
     Settings.original_name = True
-    weft_main([*ahead, "scorch", "train", *(word for word in words if word not in ahead)])
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command()(train)
+    run([word for word in words if word != "--quiet"], alone, "scorch-train")
 
 
 def train(
@@ -101,6 +104,7 @@ def train(
         bool, typer.Option("--resume", "-r", help="Go on with the run in --out that was stopped, if there is one.")
     ] = False,
     overrides: Set = None,
+    traceback: Annotated[bool, typer.Option("--traceback", hidden=True)] = False,  # `main` looks for it
 ) -> None:
     """Train the Network of a model file on the DataSet of a dataset file, as scorch-train did.
 
