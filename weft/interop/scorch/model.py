@@ -43,6 +43,7 @@ class ScorchModel(nn.Module):
             raise broken(network, f"Network is a {type(made).__name__}, not a torch.nn.Module", "Network")
         self.network = made.cuda() if cuda and torch.cuda.is_available() else made
         self.strict = strict
+        self._began, self._made = False, [module.training for module in self.network.modules()]
         self.checkpoint = checkpoint
         # not registered as modules: the Socket may be one, and what it trains lies in the network as a rule
         object.__setattr__(self, "socket", called(socket, "Socket", socket, self.network))
@@ -80,8 +81,14 @@ class ScorchModel(nn.Module):
         return list_of_outputs(self.network, "forward", outputs)
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for what is trained; everything else is in evaluation mode, or, strictly, keeps its mode."""
-        if not self.strict:
+        """Training mode for what is trained; everything else is in evaluation mode, or, strictly, in the mode it was
+        made in from the first training on.
+        """
+        if self.strict and mode and not self._began:
+            for module, training in zip(self.network.modules(), self._made, strict=True):
+                module.training = training
+        self._began = self._began or mode
+        if not (self.strict and self._began):
             super().train(False)
         self.training = mode
         self.trained.train(mode)
