@@ -81,13 +81,13 @@ class Fetcher:
             self.dataset.set_epoch(key.epoch)
         rows, items = self._items(key)
         if rows is key.rows and items and type(items[0]) is tuple and len(items[0]) == 2:
-            inputs, targets = zip(*items, strict=True)
-            first = inputs[0], targets[0]
+            first = items[0]
             if type(first[0]) is Tensor and type(first[1]) is Tensor:  # the common case, without a look at each item
                 index = torch.tensor(rows) if index is None else index
                 try:
+                    inputs, targets = zip(*items, strict=True)
                     return Batch(torch.stack(inputs), torch.stack(targets), index, len(rows))
-                except RuntimeError:  # of unlike shapes: told apart below
+                except (RuntimeError, TypeError, ValueError):  # of unlike shapes or kinds: told apart below
                     pass
         samples, index = self._samples(rows, items)
         return self._collate(samples, index)
