@@ -293,3 +293,24 @@ def test_strictly_the_order_is_the_same_in_every_epoch(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     assert first == torch.randperm(24, generator=generator).tolist()
     assert len({tuple(order) for order in orders[False]}) == 3
+
+
+def test_the_command_is_installed_under_its_name() -> None:
+    import tomllib
+    from importlib import import_module
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, name = project["scripts"]["scorch-train"].partition(":")
+    assert callable(getattr(import_module(module), name))
+
+
+def test_predictions_of_several_processes_are_put_into_the_order_of_items() -> None:
+    from weft.interop.scorch.scores import together
+
+    parts = [
+        {"rows": torch.tensor(rows), "outputs": [torch.tensor(rows) * 10.0], "targets": [list(map(str, rows))]}
+        for rows in ([0, 2, 4], [5], [1, 3])
+    ]
+    outputs, targets = together(parts)
+    assert outputs[0].tolist() == [0, 10, 20, 30, 40, 50]
+    assert targets == [list("012345")]
