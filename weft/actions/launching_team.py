@@ -36,6 +36,8 @@ class Team:
     def __init__(self, arguments: Sequence[str], count: int, attempt: int, signs: Signs) -> None:
         self.signs = signs
         self.members: list[subprocess.Popen[bytes]] = []
+        self.hanging: list[int] = []  # ranks that did not end with the others
+        self.suspended: list[int] = []  # those of them that a signal has stopped
         # The first process listens on a socket that is bound here: no port can be taken between choosing and using it.
         with socket.create_server(("127.0.0.1", 0), backlog=max(128, count)) as listener:
             port = listener.getsockname()[1]
