@@ -35,7 +35,8 @@ def test_a_dataset_is_told_the_epoch_wherever_it_is_loaded(workers: int) -> None
     try:
         for epoch in (0, 3, 1):
             batches = list(loader.epoch(epoch))
-            assert [batch.inputs.unique().tolist() for batch in batches] == [[epoch]] * 3
+            assert len(batches) == 3  # one of them may be empty
+            assert {float(value) for batch in batches for value in batch.inputs} == {epoch}
             rows = sorted(row for batch in batches for row in batch.index.tolist())
             assert rows == [0, 1, 3, 4, 6, 7, 9]
             assert sum(batch.size for batch in batches) == 7
