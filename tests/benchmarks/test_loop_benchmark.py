@@ -62,3 +62,16 @@ def test_the_interval_holds_the_median_and_is_the_same_every_time() -> None:
     assert found.low <= found.median == 1.0 <= found.high
     assert spread(values) == found
     assert spread([2.0]) == type(found)(2.0, 2.0, 2.0)
+
+
+@pytest.mark.slow
+def test_the_benchmark_for_accelerators_runs_also_without_one() -> None:
+    script = SCRIPT.with_name("accelerator.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--device", "cpu", "--quick", "--cases", "b"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| b | Weft | loop by hand, AMP |" in done.stdout

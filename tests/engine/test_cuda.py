@@ -123,6 +123,7 @@ def test_a_loss_that_is_not_finite_is_found_before_it_is_saved() -> None:
     assert run.checkpoints.load_last() is None
 
 
-def test_a_compiled_network_trains() -> None:
-    _, result = trained(on_cuda(compile=True, epochs=2))
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_a_compiled_network_trains(mode: str) -> None:
+    _, result = trained(on_cuda(compile=True, compile_mode=mode, epochs=2))
     assert result.scores["validation"]["accuracy"] > 0.3

@@ -13,6 +13,7 @@ from weft.config.checkdata import check_cache, check_columns, check_shape, check
 from weft.config.checkfiles import check_files, near_files
 from weft.config.checktraining import (
     check_batch_sizes,
+    check_compiling,
     check_compression,
     check_fused,
     check_interval,
@@ -52,6 +53,7 @@ RULES = (
     Rule(check_files, ()),
     Rule(check_optimizers, ("training.optimizer", "training.optimizers", "training.task")),
     Rule(check_interval, ("training.scheduler", "training.scheduler_interval")),
+    Rule(check_compiling, ("training.compile", "training.compile_mode")),
     Rule(check_compression, ("training.gradient_compression", "training.precision")),
     Rule(check_monitor, ("training.monitor", "training.metrics", "training.task")),
     Rule(check_batch_sizes, ("training.batch_size", "training.effective_batch_size", "training.accumulate")),

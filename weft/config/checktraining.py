@@ -40,6 +40,15 @@ def check_interval(experiment: Experiment) -> Iterator[Problem]:
         yield Problem(message, "remove 'scheduler_interval'", ("training", "scheduler_interval"))
 
 
+def check_compiling(experiment: Experiment) -> Iterator[Problem]:
+    """A mode of compiling needs compiling."""
+    training = experiment.training
+    if training.compile_mode != "default" and not training.compile:
+        yield Problem(
+            "compile_mode needs compile: true", "add it, or remove compile_mode", ("training", "compile_mode")
+        )
+
+
 def check_compression(experiment: Experiment) -> Iterator[Problem]:
     """What PowerSGD leaves out of one step goes into the next: their scale must be the same."""
     training = experiment.training

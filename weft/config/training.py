@@ -127,6 +127,10 @@ class TrainingConfig(Section):
     """Whether the optimizer runs as one fused kernel: faster, other rounding."""
     compile: bool = False
     """Whether the network is compiled by torch.compile."""
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = "default"
+    """What torch.compile looks for; `reduce-overhead` replays CUDA graphs, which small networks with batches of one
+    shape gain from.
+    """
     deterministic: bool = True
     """Whether only deterministic algorithms are used."""
     batch_norm: Literal["global", "local"] = "global"

@@ -88,7 +88,7 @@ def build_run(
         model = with_global_statistics(model) if training.batch_norm == "global" else model
     if experiment.run.activation_checkpointing:
         recompute_blocks(model, experiment.run.activation_checkpointing)
-    prepared = prepare(model, compiled=training.compile)
+    prepared = prepare(model, training)
     task.setup(loss, data.classes if data.classes is not None else class_names_of(task, model, data, plan))
     networks = task.networks(model)
     if tuple(networks) != tuple(dict.fromkeys(task.updates)):
@@ -226,9 +226,9 @@ def build_model(experiment: Experiment, namespace: Namespace, device: torch.devi
     return model
 
 
-def prepare(model: nn.Module, *, compiled: bool) -> nn.Module:
+def prepare(model: nn.Module, training: TrainingConfig) -> nn.Module:
     """The module that is called: compiled where the experiment asks for it, sharing the model's parameters."""
-    return torch.compile(model) if compiled else model  # type: ignore[return-value]
+    return torch.compile(model, mode=training.compile_mode) if training.compile else model  # type: ignore[return-value]
 
 
 def score_splits(
