@@ -17,6 +17,7 @@ from weft.config import Component, Experiment, load_experiment, resolve
 from weft.data import open_data
 from weft.engine import CheckpointFolder, CheckpointMemory, Run, build_run, drive_alone, training
 from weft.engine.determinism import reproducible
+from weft.engine.fully_sharded import whole
 from weft.engine.processes import drive_among_processes, find_place, joined
 
 TIMING = {"seconds_train", "seconds_validation", "items_per_second"}
@@ -101,15 +102,17 @@ def main(settings: dict[str, Any]) -> None:
         if place is None:
             run = make_run(settings, 0, 1)
             result = drive_alone(training(run))
+            weights = run.state.model.state_dict()
         else:
             with joined(place, timeout=settings.get("timeout", 60)):
                 run = make_run(settings, place.rank, place.world)
                 result = drive_among_processes(training(run), place, lambda: run.state.position)
+                weights = {name: whole(tensor) for name, tensor in run.state.model.state_dict().items()}
     outcome = {
         "model_sha256": result.model_sha256,
         "scores": result.scores,
         "history": [{key: value for key, value in row.items() if key not in TIMING} for row in run.state.history],
-        "weights": {name: tensor.tolist() for name, tensor in run.state.model.state_dict().items()},
+        "weights": {name: tensor.tolist() for name, tensor in weights.items()},
         "cases": {name: len(split.rows) for name, split in run.final.items()},
     }
     rank = 0 if place is None else place.rank

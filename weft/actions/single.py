@@ -55,7 +55,7 @@ def train_one(experiment: Experiment, out: Path | str | None, observers: Sequenc
     """Train one experiment (one fold) in a new run directory."""
     place = find_place()
     if place is not None and follows():
-        return _follow(experiment, place)
+        return _follow(experiment, place, resumed=False)
     with begun(experiment, out) as directory:
         data = open_experiment_data(experiment)
         require_training_data(data)
@@ -67,7 +67,7 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
     """Go on with one run; one that is finished is returned as it is."""
     place = find_place()
     if place is not None and follows() and not is_finished(path):
-        return _follow(open_run(path, overrides).experiment, place)
+        return _follow(open_run(path, overrides).experiment, place, resumed=True)
     opened = open_run(path, overrides, writing=True)
     with opened.directory as directory:
         done = directory.result()
@@ -171,7 +171,7 @@ def _drive(run: Run) -> RunResult:
         raise signs.explained(error, place.rank, place.world) from error
 
 
-def _follow(experiment: Experiment, place: Place) -> TrainedRun:
+def _follow(experiment: Experiment, place: Place, *, resumed: bool) -> TrainedRun:
     """Take part in a run whose directory another process writes."""
     data = open_experiment_data(experiment)
     device = pick_device(experiment.run.device)
@@ -186,6 +186,9 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
             participants=place.world, participant=place.rank, shares_directory=True,
         )  # fmt: skip
         try:
+            if not resumed and run.state.sharded:  # the first process tries the model out, which takes all of them
+                with outer_randomness_kept():
+                    try_out(run, experiment, data)
             result = _drive(run)
         except BaseException as error:
             run.observers.notify("on_error", error)

@@ -20,6 +20,7 @@ from weft.config.checktraining import (
     check_monitor,
     check_optimizers,
     check_recomputing,
+    check_sharding,
     check_unfreeze,
 )
 from weft.config.document import Document, KeyPath
@@ -58,6 +59,7 @@ RULES = (
     Rule(check_monitor, ("training.monitor", "training.metrics", "training.task")),
     Rule(check_batch_sizes, ("training.batch_size", "training.effective_batch_size", "training.accumulate")),
     Rule(check_recomputing, ("run.activation_checkpointing", "training.compile")),
+    Rule(check_sharding, ("run", "training")),
     Rule(check_unfreeze, ("model.freeze", "model.unfreeze", "training.epochs")),
 )
 

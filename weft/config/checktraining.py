@@ -58,6 +58,9 @@ def check_compression(experiment: Experiment) -> Iterator[Problem]:
         yield Problem(message, "use precision bf16, or method bf16", ("training", "gradient_compression"))
 
 
+_WHOLE_MATRICES = ("Adafactor", "LBFGS", "Muon", "SparseAdam")
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A score that will be measured.
@@ -163,6 +166,30 @@ def check_recomputing(experiment: Experiment) -> Iterator[Problem]:
             "remove one of the two",
             ("run", "activation_checkpointing"),
         )
+
+
+def check_sharding(experiment: Experiment) -> Iterator[Problem]:
+    """What needs the whole network in one process, or does not work with parts of it."""
+    training, run = experiment.training, experiment.run
+    if run.sharding == "none":
+        return
+    named = [component for component in (training.optimizer, *training.optimizers.values()) if component is not None]
+    matrices = [component.name for component in named if component.name.rpartition(".")[2] in _WHOLE_MATRICES]
+    found = {
+        "training.precision: fp16": training.precision == "fp16",
+        "training.ema": training.ema is not None,
+        "training.compile": training.compile,
+        "training.channels_last": training.channels_last,
+        "training.gradient_compression": training.gradient_compression is not None,
+        "training.optimizers (several networks)": bool(training.optimizers),
+        f"the optimizer {', '.join(matrices)}, which looks at whole parameters": bool(matrices),
+        "run.checkpoint_async": run.checkpoint_async,
+        "run.debug": run.debug,
+        "run.predictions (weft predict makes them from the finished run)": run.predictions,
+    }
+    for what, there in found.items():
+        if there:
+            yield Problem(f"run.sharding: fsdp does not go with {what}", "remove one of the two", ("run", "sharding"))
 
 
 def check_batch_sizes(experiment: Experiment) -> Iterator[Problem]:

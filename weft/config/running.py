@@ -53,6 +53,9 @@ class RunConfig(Section):
     activation_checkpointing: bool | Items[str] = False
     """Whether blocks of the network are computed again in the backward pass instead of kept: less memory, more time; or
     patterns of names of modules, e.g. `[encoder.*]`."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """Whether each of several processes keeps the whole network, or (fsdp) a part of each parameter, its gradient and
+    what the optimizer keeps of it."""
     threads: AutoOrCount = "auto"
     """Number of threads of an operation."""
     progress: bool = True

@@ -109,6 +109,10 @@ class Loader:
             return (batch.pin_memory() for batch in batches)
         return batches
 
+    def nothing(self) -> Batch:
+        """A batch without items, in the shape of some."""
+        return next(self._batches(0, Plan(torch.zeros(0, dtype=torch.int64), [0])))
+
     def _batches(self, epoch: int, plan: Plan) -> Iterator[Batch]:
         if self._arrays is not None:
             return gathered(self._arrays, plan)

@@ -65,6 +65,10 @@ class BackgroundCheckpoints:
         self._join()
         return self._folder.load_best(step)
 
+    def folder_of_shards(self) -> Path | None:
+        """The folder, where processes write their parts themselves."""
+        return self._folder.folder_of_shards()
+
     def newest(self) -> Path | None:
         """The file of the newest state that lies safely on the disk."""
         self._join()

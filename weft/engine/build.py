@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import Optimizer
 
@@ -19,6 +20,7 @@ from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
 from weft.engine.compression import gradients_among_processes
 from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
+from weft.engine.fully_sharded import ShardedGradients, shard
 from weft.engine.monitoring import BestEpoch
 from weft.engine.precision import Precision
 from weft.engine.recomputing import recompute_blocks
@@ -79,15 +81,20 @@ def build_run(
     plan = make_plan(experiment, device)
     task, loss = build_task(experiment, namespace)
     seed_everything(participant_seed(experiment.seed, 0))
-    model = build_model(experiment, namespace, device)
+    sharded = shares_directory and dist.is_initialized() and experiment.run.sharding == "fsdp"
+    model = build_model(experiment, namespace, torch.device("cpu") if sharded else device)
     check_freezing(model, experiment.model)
     if participant:  # all begin with the same weights; what is random afterwards is each one's own
         seed_everything(participant_seed(experiment.seed, participant))
     if shares_directory:
-        strategy = strategy if strategy is not None else gradients_among_processes(model, training)
+        if strategy is None and not sharded:
+            strategy = gradients_among_processes(model, training)
         model = with_global_statistics(model) if training.batch_norm == "global" else model
     if experiment.run.activation_checkpointing:
         recompute_blocks(model, experiment.run.activation_checkpointing)
+    mesh = shard(model, device) if sharded else None
+    if sharded:
+        strategy = ShardedGradients(training.items_per_batch)
     prepared = prepare(model, training)
     task.setup(loss, data.classes if data.classes is not None else class_names_of(task, model, data, plan))
     networks = task.networks(model)
@@ -117,6 +124,7 @@ def build_run(
         model=model, prepared=prepared, networks=networks, optimizers=optimizers, schedules=schedules,
         best=_best(experiment, splits), scaler=plan.precision.scaler,
         average=MovingAverage(model, training.ema.decay) if training.ema is not None else None, strategy=strategy,
+        mesh=mesh,
     )  # fmt: skip
     run = Run(
         state=state, task=task, plan=plan, train=train, splits=splits,

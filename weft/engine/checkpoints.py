@@ -15,12 +15,14 @@ import io
 import logging
 import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, Self, cast
 
 import torch
 from torch import Tensor
 
+from weft.engine.shard_files import damage_of, sweep_folders
 from weft.engine.state import plain
 from weft.errors import CheckpointError
 from weft.runs.files import sweep, write_atomically
@@ -52,6 +54,9 @@ class CheckpointStore(Protocol):
     def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights of the best epochs that were saved at `step`."""
 
+    def folder_of_shards(self) -> Path | None:
+        """Where processes write their parts of sharded states; None where there are no files."""
+
     def newest(self) -> Path | None:
         """The file of the newest state; None where there is none, or no files."""
 
@@ -69,6 +74,19 @@ class CheckpointStore(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A state that is kept, the steps of the best weights and the folder of parts that it refers to."""
+
+    file: Path
+    best: set[int]
+    shards: str | None
+
+    @classmethod
+    def of(cls, file: Path, state: dict[str, Any]) -> Self:
+        return cls(file, _wanted(state), state["shards"]["folder"] if "shards" in state else None)
+
+
 class CheckpointFolder:
     """Checkpoints in a folder.
 
@@ -83,17 +101,19 @@ class CheckpointFolder:
         self.folder = folder
         self.keep = max(keep, 2)
         self.small = small
-        # The states that are kept, newest first, each with the steps of the best weights that it refers to. All are
-        # sound: written here, or read when we went on from them.
-        self._kept: list[tuple[Path, set[int]]] = []
+        # The states that are kept, newest first. All are sound: written here, or read when we went on from them.
+        self._kept: list[_Kept] = []
+        self._sound = set[str]()  # folders of parts that were found to be what was written
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
+        sweep_folders(folder)
 
     def save_last(self, state: dict[str, Any], step: int, *, best: bool = False) -> list[Saved]:
         """Write the state of a step boundary; older states go only after it lies safely on the disk.
 
         Args:
-            state: from `TrainingState.state_dict`.
+            state: from `TrainingState.state_dict`; of a sharded model what is left beside its parts, which lie on the
+                disk already.
             step: optimizer steps taken.
             best: the weights of this state are among the best so far.
         """
@@ -103,8 +123,8 @@ class CheckpointFolder:
         path, twin = self._write("last", state, step, also="best" if best and small else None)
         if twin is not None:
             saved.append((twin, "best"))
-        others = (kept for kept in self._kept if _step(kept[0]) != step)
-        self._kept = [(path, _wanted(state)), *others][: self.keep]
+        others = (kept for kept in self._kept if _step(kept.file) != step)
+        self._kept = [_Kept.of(path, state), *others][: self.keep]
         self._clear()
         return [*saved, (path, "last")]
 
@@ -133,8 +153,10 @@ class CheckpointFolder:
             return None
         file, state = found
         step = _step(file)
-        self._kept = [(file, _wanted(state)), *self._older(step)]
-        if step in _wanted(state) and self.best_file(step) is None:  # a power cut may keep one name of two
+        self._kept = [_Kept.of(file, state), *self._older(step)]
+        if "shards" in state:
+            state["shards"]["folder"] = str((self.folder / state["shards"]["folder"]).absolute())
+        elif step in _wanted(state) and self.best_file(step) is None:  # a power cut may keep one name of two
             self.save_best(scored_weights_of(state), step)
         return state
 
@@ -151,6 +173,10 @@ class CheckpointFolder:
                 "restore the folder from a backup, or start the run again in a new directory",
             )
         return scored_weights_of(found[1])
+
+    def folder_of_shards(self) -> Path | None:
+        """The folder itself."""
+        return self.folder.absolute()
 
     def newest(self) -> Path | None:
         """The file of the newest state."""
@@ -198,28 +224,40 @@ class CheckpointFolder:
 
     def _clear(self) -> None:
         """Remove what no state that is kept needs."""
-        states = [file for file, _ in self._kept]
+        states = [kept.file for kept in self._kept]
         for old in self._files("last"):  # also damaged ones, which were passed over when we resumed
             if old not in states:
                 old.unlink(missing_ok=True)
+        sweep_folders(self.folder, needed={kept.shards for kept in self._kept if kept.shards is not None})
         self._clear_best(set())
 
     def _clear_best(self, wanted: set[int]) -> None:
-        needed = wanted.union(*(steps for _, steps in self._kept))
+        needed = wanted.union(*(kept.best for kept in self._kept))
         for old in self._files("best"):
             if _step(old) not in needed:
                 old.unlink(missing_ok=True)
 
-    def _older(self, step: int) -> list[tuple[Path, set[int]]]:
+    def _older(self, step: int) -> list[_Kept]:
         """Sound states before `step` that are still wanted when the next one is saved."""
-        found: list[tuple[Path, set[int]]] = []
+        found: list[_Kept] = []
         for file in self._files("last"):
             if _step(file) >= step or len(found) >= self.keep - 2:
                 continue
-            content = read_checkpoint(file)
+            content = self._read(file)
             if not isinstance(content, str):
-                found.append((file, _wanted(content)))
+                found.append(_Kept.of(file, content))
         return found
+
+    def _read(self, file: Path) -> dict[str, Any] | str:
+        """A checkpoint whose files are all sound, or in words why they are not."""
+        content = read_checkpoint(file)
+        if isinstance(content, str) or "shards" not in content or content["shards"]["folder"] in self._sound:
+            return content
+        damage = damage_of(self.folder, content["shards"])
+        if damage is not None:
+            return damage
+        self._sound.add(content["shards"]["folder"])  # large: they are read and digested once
+        return content
 
     def _files(self, kind: str) -> list[Path]:
         """Checkpoints of a kind, newest first."""
@@ -232,7 +270,7 @@ class CheckpointFolder:
         files = [file for file in self._files(kind) if wanted(file)]
         damaged: list[str] = []
         for file in files:
-            content = read_checkpoint(file)
+            content = self._read(file)
             if isinstance(content, str):
                 damaged.append(f"{file.name}: {content}")
                 logger.warning("checkpoint %s is damaged (%s); trying the one before it", file, content)
@@ -273,6 +311,10 @@ class CheckpointMemory:
     def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights saved as best at `step`."""
         return self.best[step]
+
+    def folder_of_shards(self) -> Path | None:
+        """There are no files."""
+        return None
 
     def newest(self) -> Path | None:
         """There are no files."""

@@ -30,9 +30,10 @@ from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Sum
 from weft.engine.events import RunResult
 from weft.engine.freezing import is_frozen
+from weft.engine.fully_sharded import gathered, spread
 from weft.engine.run import PendingLoss, Run, SplitScores
 from weft.engine.scoring import score_split, weights_sha256
-from weft.engine.sharing import all_rows, save, share_state
+from weft.engine.sharing import all_rows, save, save_best, share_state
 from weft.engine.smallest_batch import check_smallest_batch
 from weft.engine.state import EpochSums
 from weft.engine.stepping import StepLoss, not_finite, take_step
@@ -191,7 +192,7 @@ def end_epoch(run: Run, *, scored: bool, clock: Clock) -> Generator[Collective, 
     if state.finished or (every is not None and state.position.epoch % every == 0) or (run.alone and run.save_is_due()):
         yield from save(run, best=kept)
     elif kept:
-        run.save_best()
+        yield from save_best(run)
     run.tell_epoch(row, improved)
 
 
@@ -199,7 +200,10 @@ def final_scores(run: Run) -> Steps:
     """Score every split with the weights of the best epoch (the last ones where nothing was monitored)."""
     state = run.state
     run.settle_saves(wait=True)
-    if state.best.step is not None:
+    if state.mesh is not None and state.best.step is not None:
+        first = run.participant == 0
+        spread(state.model, run.checkpoints.load_best(state.best.step) if first else None, state.mesh)
+    elif state.best.step is not None:
         module = state.average.module if state.average is not None else state.model
         module.load_state_dict(run.checkpoints.load_best(state.best.step))
     left_out = ("train",) if run.plan.score_train == "never" else ()
@@ -220,6 +224,8 @@ def scoring(run: Run, left_out: tuple[str, ...] = ()) -> Steps:
         run.final[name] = SplitScores(split.book.compute(), split.book.details(), rows)
     result = run.finish()
     result.model_sha256 = weights_sha256(run.state.scored_weights)
+    if run.state.sharded:
+        run.state.gathered = gathered(run.state.model, keep=run.participant == 0)
     return result
 
 

@@ -8,6 +8,7 @@ first pass, and the second pass leaves neither changed. So weights are the same 
 from __future__ import annotations
 
 import fnmatch
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -53,8 +54,7 @@ def blocks_of(model: nn.Module) -> list[str]:
     Raises:
         ConfigError: there are none.
     """
-    whole = _parameters(model)
-    found = list(_blocks(model, "", whole))
+    found = found_blocks(model)
     if not found:
         raise ConfigError(
             Problem(
@@ -66,17 +66,31 @@ def blocks_of(model: nn.Module) -> list[str]:
     return found
 
 
-def _blocks(module: nn.Module, prefix: str, whole: int) -> Iterator[str]:
+def found_blocks(model: nn.Module, leaves_from: float = math.inf) -> list[str]:
+    """Names of the blocks as `blocks_of` has them; none is no error.
+
+    Args:
+        model: the network.
+        leaves_from: layers of lists and sequences without parts count too, from so many parameters on.
+    """
+    return list(_blocks(model, "", _parameters(model), leaves_from))
+
+
+def _blocks(module: nn.Module, prefix: str, whole: int, leaves_from: float) -> Iterator[str]:
     for name, child in module.named_children():
-        path = f"{prefix}{name}"
-        if not _parameters(child) or next(child.children(), None) is None:
+        path, size = f"{prefix}{name}", _parameters(child)
+        if next(child.children(), None) is None:
+            if size >= leaves_from and isinstance(module, _CONTAINERS):
+                yield path
+            continue
+        if not size:
             continue
         divisible = isinstance(child, _CONTAINERS) and not isinstance(child, nn.Sequential)
         if isinstance(module, _CONTAINERS) and not divisible:
-            inner = list(_blocks(child, f"{path}.", whole)) if _parameters(child) > _MOST * whole else []
+            inner = list(_blocks(child, f"{path}.", whole, leaves_from)) if size > _MOST * whole else []
             yield from inner or [path]
         else:
-            yield from _blocks(child, f"{path}.", whole)
+            yield from _blocks(child, f"{path}.", whole, leaves_from)
 
 
 def _parameters(module: nn.Module) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from weft.data import Batch, Loader
 from weft.engine.checkpoints import CheckpointMemory, CheckpointStore, Saved
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
+from weft.engine.fully_sharded import local
 from weft.engine.precision import Precision
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
@@ -157,6 +158,7 @@ class Run:
     participant: int = 0
     shares_directory: bool = False
     resumed: bool = False
+    shards: Path | None = None  # where all processes write their parts of a sharded model; None: nowhere
     on_saved: Callable[[], None] = lambda: None
     pending: list[PendingLoss] = field(default_factory=list)
     _batches: int | None = None
@@ -240,6 +242,10 @@ class Run:
         state = self.state.state_dict()
         if processes is not None:
             state["processes"] = processes
+        self.save_state(state, best=best)
+
+    def save_state(self, state: dict[str, Any], *, best: bool = False) -> None:
+        """Save a state of this boundary that has been made."""
         saved = self.checkpoints.save_last(state, self.state.position.step, best=best)
         self.saved()
         self._tell_saved(saved)
@@ -252,8 +258,12 @@ class Run:
     def save_best(self) -> None:
         """Save the weights that scores were just taken from."""
         self.require_finite_weights()
+        self.save_as_best(self.state.scored_weights)
+
+    def save_as_best(self, weights: dict[str, Tensor]) -> None:
+        """Save weights of this boundary as those of one of the best epochs."""
         wanted = [kept.step for kept in self.state.best.kept]
-        self._tell_saved(self.checkpoints.save_best(self.state.scored_weights, self.state.position.step, wanted))
+        self._tell_saved(self.checkpoints.save_best(weights, self.state.position.step, wanted))
 
     def settle_saves(self, *, wait: bool) -> None:
         """Tell observers of checkpoints that were written meanwhile.
@@ -272,19 +282,27 @@ class Run:
 
     def require_finite_weights(self) -> None:
         """Refuse to keep a state that is already lost."""
-        parameters = [parameter.detach() for parameter in self.state.model.parameters() if parameter.numel()]
+        names = self.lost_weights()
+        if names:
+            raise self.not_finite_weights(names)
+
+    def lost_weights(self) -> list[str]:
+        """Names of the parameters that are not finite, of those parts that this process has."""
+        named = [(name, local(parameter.detach())) for name, parameter in self.state.model.named_parameters()]
+        parameters = [parameter for _, parameter in named if parameter.numel()]
         norms = (
             torch.stack([norm.float() for norm in torch._foreach_norm(parameters, float("inf"))])
             if parameters
             else None
         )
         if norms is None or bool(torch.isfinite(norms).all()):
-            return
-        names = [
-            name for name, parameter in self.state.model.named_parameters() if not bool(torch.isfinite(parameter).all())
-        ]
+            return []
+        return [name for name, parameter in named if not bool(torch.isfinite(parameter).all())]
+
+    def not_finite_weights(self, names: list[str]) -> NotFiniteError:
+        """The error for parameters that are not finite."""
         whose = "" if self.alone else f" of participant {self.participant}"
-        raise NotFiniteError(
+        return NotFiniteError(
             f"weights{whose} are not finite after step {self.state.position.step}: {', '.join(names[:3])}"
             f"{' …' if len(names) > 3 else ''}; last good checkpoint: {self.last_good()}",
             "lower the learning rate, clip gradients (training.clip_norm: 1.0), or use precision fp32",

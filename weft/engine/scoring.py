@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Gather, Sum
+from weft.engine.exchange import exchanging
+from weft.engine.fully_sharded import whole
 from weft.engine.run import Run, ScoredSplit
 from weft.engine.seeding import own_randomness
 
@@ -52,8 +56,10 @@ def score_split(run: Run, name: str, *, per_case: bool = False) -> Generator[Col
 def _score_batches(run: Run, split: ScoredSplit, module: nn.Module, per_case: bool) -> bool:
     split.book.reset()
     batches = len(split.loader)
-    for number, raw in enumerate(split.loader.epoch(0)):
-        if run.interruption.received is not None:
+    for number, raw in enumerate(_together(run, split, module) if run.state.sharded else split.loader.epoch(0)):
+        if run.interruption.received is not None and not run.state.sharded:
+            return False
+        if raw is None:
             return False
         if not raw.size:
             continue
@@ -72,6 +78,28 @@ def _score_batches(run: Run, split: ScoredSplit, module: nn.Module, per_case: bo
     return True
 
 
+def _together(run: Run, split: ScoredSplit, module: nn.Module) -> Iterator[Batch | None]:
+    """This process's batches, with a forward pass without items for each batch that only others have: the parameters
+    of a sharded model are put together by all. Ends with None where one of them was asked to stop.
+    """
+    own = split.loader.epoch(0)
+    while True:
+        raw = next(own, None)
+        wishes = torch.tensor([int(raw is not None), int(run.interruption.received is not None)])
+        with exchanging("how far scoring is"):
+            dist.all_reduce(wishes)
+        more, stop = wishes.tolist()
+        if stop or not more:
+            if stop:
+                yield None
+            return
+        if raw is None or not raw.size:
+            with run.plan.precision.autocast():
+                run.task.forward(module, run.place(split.loader.nothing()))
+        else:
+            yield raw
+
+
 _LOWERED = (torch.bfloat16, torch.float16)
 
 
@@ -79,7 +107,7 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
     """Digest of weights: names, dtypes, shapes and bytes, in order of names."""
     digest = hashlib.sha256()
     for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
+        tensor = whole(weights[name].detach()).cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from weft.engine.schedules import Schedule
 from weft.engine.seeding import random_state, set_random_state
 from weft.engine.strategy import Strategy
 from weft.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 FORMAT = 1
 
@@ -60,7 +63,9 @@ class TrainingState:
     """The state of one participant of a run.
 
     `model` is the module as the user wrote it; `prepared` is what is called (compiled or wrapped), sharing its
-    parameters. `networks` names the parts that have an optimizer of their own.
+    parameters. `networks` names the parts that have an optimizer of their own. Where each process has only parts of the
+    parameters, `mesh` is what they are spread over, and `gathered` are the whole weights, where this is the first
+    process and has them in the end.
     """
 
     model: nn.Module
@@ -76,6 +81,13 @@ class TrainingState:
     sums: EpochSums = field(default_factory=EpochSums)
     history: list[dict[str, Any]] = field(default_factory=list)
     finished: bool = False
+    mesh: DeviceMesh | None = None
+    gathered: dict[str, Tensor] | None = None
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process has only parts of the parameters, so that all must run forward passes together."""
+        return self.mesh is not None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -85,6 +97,8 @@ class TrainingState:
     @property
     def scored_weights(self) -> dict[str, Tensor]:
         """State of the module that scores are taken from, under the names of the user's model."""
+        if self.gathered is not None:
+            return self.gathered
         module = self.average.module if self.average is not None else self.model
         return module.state_dict()
 
@@ -128,6 +142,10 @@ class TrainingState:
                 f"the checkpoint has format {state.get('format')!r}, this Weft reads format {FORMAT}",
                 "resume with the Weft that wrote it (see provenance.json), or start a new run",
             )
+        if self.sharded or "shards" in state:
+            from weft.engine.shard_files import placed
+
+            state = placed(state, self)
         try:
             self.model.load_state_dict(state["model"])
             for name, optimizer in self.optimizers.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from weft.data import Batch
 from weft.engine.batch_norm import has_batch_statistics
 from weft.engine.collectives import Answer, Collective
+from weft.engine.exchange import exchanging
 from weft.engine.run import Run
 from weft.engine.sharing import everybodys
 from weft.engine.strategy import Gradients
@@ -153,9 +155,9 @@ def _checked(run: Run, update: Update | None, network: str) -> Update:
 
 def idle(run: Run, batch: Batch, *, last: bool) -> None:
     """Forward and backward without items, where the others need it: normalising over the global batch takes
-    everybody.
+    everybody, and so does putting sharded parameters together.
     """
-    if not run.shares_directory or not has_batch_statistics(run.state.model):
+    if not run.state.sharded and (not run.shares_directory or not has_batch_statistics(run.state.model)):
         return
     if len(run.task.updates) > 1:
         raise UsageError(
@@ -237,7 +239,8 @@ def _apply(
     if plan.clip_value is not None:
         torch.nn.utils.clip_grad_value_(trainable(run, network), plan.clip_value)
     if plan.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(trainable(run, network), plan.clip_norm)
+        with exchanging("the norm of gradients") if state.sharded else nullcontext():
+            torch.nn.utils.clip_grad_norm_(trainable(run, network), plan.clip_norm)
     rates = schedule.scaled_rates() if schedule.warming else None
     if scaler is None:
         step_of(optimizer)

@@ -53,6 +53,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     if isinstance(content, dict) and isinstance(content.get("average"), dict):  # a checkpoint of Weft's with an average
         content = content["average"]
+    if isinstance(content, dict) and "shards" in content:
+        raise ConfigError(
+            f"{path} is a checkpoint of a sharded model, whose weights lie in files beside it",
+            "give a file of best weights (best-*.pt), or the model.safetensors of the finished run",
+        )
     for key in ("model", "state_dict", "model_state"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
