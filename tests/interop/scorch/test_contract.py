@@ -137,3 +137,26 @@ def test_the_command_prints_errors_without_a_traceback(tmp_path: Path) -> None:
     assert ended.code == 2
     assert f"{model}: defines no class Network" in ended.err
     assert "forward takes a list of tensors and returns a list of tensors" in ended.err
+
+
+def test_a_model_file_may_import_the_dataset_file(tmp_path: Path) -> None:
+    """And what it imports does not stand in for the dataset file's own."""
+    write(tmp_path)
+    model = {"import torch\n": "import torch\nfrom dataset import DataSet, DataSetIndex\n"}
+    assert train(tmp_path, model=model, epochs=1).result["status"] == "finished"
+    both = DATASET_WITH_A_NETWORK
+    with pytest.raises(ConfigError, match=r"model\.py has a DataSet of its own, and .*dataset\.py a Network"):
+        train(tmp_path, model=model, dataset=both, out="both")
+    assert train(tmp_path, dataset=both, epochs=1, out="one").result["status"] == "finished"
+
+
+DATASET_WITH_A_NETWORK = {"import torch\n": "import torch\n\nclass Network:\n    pass\n"}
+
+
+def test_one_file_may_be_both(tmp_path: Path) -> None:
+    from weft.interop import scorch
+
+    model, dataset = write(tmp_path)
+    model.write_text(model.read_text(encoding="utf-8") + dataset.read_text(encoding="utf-8"), encoding="utf-8")
+    flags = scorch.Flags(model, model, str(tmp_path), epochs=1, progress=False, checkpoint_prefix=f"{tmp_path}/x_")
+    assert scorch.train(flags, out=tmp_path / "run").result["status"] == "finished"

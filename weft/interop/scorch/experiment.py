@@ -15,7 +15,7 @@ from weft.interop.scorch.items import MODES
 from weft.interop.scorch.literals import parse_arguments
 
 _HERE = "weft.interop.scorch"
-# What the program of the model file, and that of the dataset file, is looked up for.
+# Names that are looked up in the model file, and in the dataset file.
 _MODEL, _DATASET = ("Network", "Socket"), ("DataSet", "DataSetIndex")
 
 
@@ -109,7 +109,7 @@ def as_experiment(flags: Flags) -> dict[str, Any]:
         "dataset": dataset,
         "model": {f"{_HERE}.ScorchModel": _model(flags)},
         "training": training,
-        "patches": [str(path) for path in dict.fromkeys((flags.model.absolute(), flags.dataset.absolute()))],
+        "patches": _patches(flags),
         "run": _run(flags, before, best),
     }
 
@@ -129,18 +129,29 @@ def read_files(flags: Flags) -> tuple[ModuleType, ModuleType]:
     """Load model file and dataset file.
 
     Raises:
-        ConfigError: one is missing, cannot be loaded, or lacks a class; or the model file, in which names are looked up
-            first, has a DataSet of its own.
+        ConfigError: one is missing, cannot be loaded, or lacks a class.
     """
-    model = read_file(flags.model, _MODEL, "--model")
-    dataset = read_file(flags.dataset, ("DataSet",), "--dataset")
-    for name in _DATASET:
-        if name in vars(model) and vars(model)[name] is not vars(dataset).get(name):
+    return read_file(flags.model, _MODEL, "--model"), read_file(flags.dataset, ("DataSet",), "--dataset")
+
+
+def _patches(flags: Flags) -> list[str]:
+    """Both files, in an order in which each name is found in the right one first: one may import the other's."""
+    model, dataset = read_files(flags)
+    wrong = [name for name in _DATASET if _differs(name, model, dataset)]
+    paths = [flags.model.absolute(), flags.dataset.absolute()]
+    if wrong:
+        paths.reverse()
+        also = [name for name in _MODEL if _differs(name, model, dataset)]
+        if also:
             raise ConfigError(
-                f"{flags.model} has a {name} that is not the one of {flags.dataset}",
-                f"keep {name} in the dataset file only, or give it another name in the model file",
+                f"{flags.model} has a {wrong[0]} of its own, and {flags.dataset} a {also[0]}",
+                f"keep {also[0]} in the model file only, or {wrong[0]} in the dataset file",
             )
-    return model, dataset
+    return [str(path) for path in dict.fromkeys(paths)]
+
+
+def _differs(name: str, one: ModuleType, other: ModuleType) -> bool:
+    return name in vars(one) and name in vars(other) and vars(one)[name] is not vars(other)[name]
 
 
 def _world(flags: Flags) -> int:
