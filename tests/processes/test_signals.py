@@ -55,7 +55,7 @@ def test_several_processes_that_open_data_end_together(nursery: Nursery, tmp_pat
     assert f"stopped: {run} was stopped by SIGTERM before it could save" in ended.err
     assert ended.err.count("stopped: ") == 1
     assert not left_behind(run)
-    again = start(nursery, "train", file, "--out", run, "--processes", "2").wait()
+    again = start(nursery, "train", file, "--out", run, "--resume", "--processes", "2").wait()  # it may have begun
     assert again.code == 0, again.text
 
 

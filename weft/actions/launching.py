@@ -207,7 +207,7 @@ def _stopped(run: Path, signals: list[int], codes: list[int]) -> BaseException:
         return KeyboardInterrupt()
     reason = f" by {signal.Signals(signals[0]).name}" if signals else ""
     result = (RunDirectory.open(run).result() or {}) if is_run(run) else {}
-    if result.get("status") == "stopped" and EXIT_RESUMABLE in codes:
+    if result.get("status") == "stopped" and EXIT_RESUMABLE in codes and _saved(run):
         return Stopped(f"{run} was stopped{reason} and saved", f"resume with: {resume_command(run)}")
     hint = f"resume with: {resume_command(run)}" if has_begun(run) else "nothing was trained yet: start it again"
     return Stopped(f"{run} was stopped{reason} before it could save", hint)
