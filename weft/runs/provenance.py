@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from weft.runs.files import write_atomically
 from weft.runs.secrets import mask_arguments
 
 # Only these: an environment is full of secrets, and these are the ones that change numbers or speed.
+_NAME_OR_VERSION = re.compile(r"^(Name|Version):(.*)$", re.MULTILINE)
 _VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG",
     "PYTHONHASHSEED", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
@@ -68,10 +70,18 @@ def packages() -> dict[str, str]:
     """The installed packages and their versions, by name."""
     found: dict[str, str] = {}
     for distribution in importlib.metadata.distributions():
-        name = distribution.metadata["Name"]
+        name, version = _name_and_version(distribution)
         if name:  # a half-removed package has no name
-            found.setdefault(name, distribution.version)  # the first on the path is the one that is imported
+            found.setdefault(name, version)  # the first on the path is the one that is imported
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _name_and_version(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """From the head of its metadata; parsing whole ones takes as long as importing a third of torch."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    head = text.partition("\n\n")[0]
+    found = {key: value.strip() for key, value in _NAME_OR_VERSION.findall(head)}
+    return found.get("Name", ""), found.get("Version", "")
 
 
 def write_requirements(path: Path) -> None:
@@ -80,7 +90,7 @@ def write_requirements(path: Path) -> None:
     Args:
         path: requirements.txt of the run.
     """
-    local = {str(d.metadata["Name"]) for d in importlib.metadata.distributions() if d.read_text("direct_url.json")}
+    local = {_name_and_version(d)[0] for d in importlib.metadata.distributions() if d.read_text("direct_url.json")}
     lines = [f"# Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
     for name, version in packages().items():
         pinned = f"{name}=={version}"
