@@ -116,6 +116,7 @@ def test_checkpoints_that_do_not_fit_are_told(tmp_path: Path) -> None:
         train(tmp_path, checkpoint=path, model_args="'hidden': 5")
 
 
+@pytest.mark.slow
 def test_the_state_of_another_optimizer_is_left_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,6 +129,7 @@ def test_the_state_of_another_optimizer_is_left_with_a_warning(
     assert state["param_groups"][0]["lr"] == 0.02
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_is_replaced_by_a_better_one_only(tmp_path: Path) -> None:
     """The original forgot what was best and took the first epoch for it; strictly, so does Weft."""
     for name, strict in (("mended", False), ("strict", True)):
@@ -140,6 +142,7 @@ def test_a_best_checkpoint_is_replaced_by_a_better_one_only(tmp_path: Path) -> N
         assert scorch.read_checkpoint(best)["metrics"]["main"] == pytest.approx(1.5) or strict
 
 
+@pytest.mark.slow
 def test_wefts_own_checkpoints_are_gone_on_from(tmp_path: Path) -> None:
     train(tmp_path, out="first", epochs=2)
     begun = weights(tmp_path, "first")

@@ -139,6 +139,7 @@ def test_the_command_prints_errors_without_a_traceback(tmp_path: Path) -> None:
     assert "forward takes a list of tensors and returns a list of tensors" in ended.err
 
 
+@pytest.mark.slow
 def test_a_model_file_may_import_the_dataset_file(tmp_path: Path) -> None:
     """And what it imports does not stand in for the dataset file's own."""
     write(tmp_path)
@@ -153,6 +154,7 @@ def test_a_model_file_may_import_the_dataset_file(tmp_path: Path) -> None:
 DATASET_WITH_A_NETWORK = {"import torch\n": "import torch\n\nclass Network:\n    pass\n"}
 
 
+@pytest.mark.slow
 def test_one_file_may_be_both(tmp_path: Path) -> None:
     from weft.interop import scorch
 

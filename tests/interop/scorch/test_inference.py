@@ -61,6 +61,7 @@ def test_a_checkpoint_is_needed(tmp_path: Path) -> None:
     assert "--checkpoint" in said.err
 
 
+@pytest.mark.slow
 def test_wefts_commands_work_on_a_run_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = train(tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -75,6 +76,7 @@ def test_wefts_commands_work_on_a_run_from_any_folder(tmp_path: Path, monkeypatc
     assert left
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_by_wefts_own_command(tmp_path: Path) -> None:
     """It goes on to write scorch's files."""
     from weft.engine import Epoch, Observer

@@ -134,6 +134,7 @@ def test_items_that_are_none_are_left_out_of_training_and_scores(tmp_path: Path)
     assert set((tmp_path / "counts").read_text().split()) == {"16"}
 
 
+@pytest.mark.slow
 def test_a_batch_in_which_every_item_is_none_changes_nothing(tmp_path: Path) -> None:
     some = {ITEM: "return None if self.mode == 'train' and index > 1 else ([img], [target])"}
     run = train(tmp_path, dataset=some, epochs=2, batch_size=2)

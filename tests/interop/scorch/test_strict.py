@@ -58,6 +58,7 @@ def test_strictly_weights_and_scores_are_the_originals(changes: dict[str, str], 
     assert result(run)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_otherwise_they_are_not(tmp_path: Path) -> None:
     train(tmp_path, model=MODEL, epochs=4)
     assert not same(weights(tmp_path, "run"), by_hand(tmp_path, 4)[0])

@@ -121,6 +121,7 @@ def test_every_flag_of_the_original_is_known_in_both_forms() -> None:
     assert {name: getattr(flags, name) for name in defaults} == defaults
 
 
+@pytest.mark.slow
 def test_checkpoints_are_written_every_few_epochs_and_the_best_at_once(tmp_path: Path) -> None:
     run = train(tmp_path, epochs=4, dump_period=3)
     checkpoint = scorch.read_checkpoint(tmp_path / "run_checkpoint.pth.tar")
@@ -160,6 +161,7 @@ def rows(run: Any) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_modules_that_are_not_trained_are_in_evaluation_mode(tmp_path: Path) -> None:
     """In the original they stay in training mode, so that running statistics drift; strictly, they do."""
     for name, lines in (("others", "model.first, model.last"), ("all", "model.first, model.norm, model.last")):
@@ -173,6 +175,7 @@ def test_modules_that_are_not_trained_are_in_evaluation_mode(tmp_path: Path) -> 
     assert moved == {"others-False": False, "others-True": True, "all-False": True, "all-True": True}
 
 
+@pytest.mark.slow
 def test_an_optimizer_over_everything_trains_what_is_named_and_strictly_everything(tmp_path: Path) -> None:
     lines = more(
         "self.train_modules = torch.nn.ModuleList([model.last])",
@@ -187,6 +190,7 @@ def test_an_optimizer_over_everything_trains_what_is_named_and_strictly_everythi
     assert not torch.equal(networks["begun"], networks["strict"])
 
 
+@pytest.mark.slow
 def test_modules_beside_the_network_are_trained_and_part_of_the_state(tmp_path: Path) -> None:
     """As a Socket may have them, e.g. for a loss that learns."""
     model = {
@@ -211,6 +215,7 @@ RISING = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_plateau_is_watched_for_in_a_score_that_shall_rise(tmp_path: Path) -> None:
     run = train(tmp_path, model=PLATEAU | RISING, out="mended")
     assert [row["learning_rate"] for row in rows(run)] == [0.4, 0.4, 0.4]
@@ -218,6 +223,7 @@ def test_a_plateau_is_watched_for_in_a_score_that_shall_rise(tmp_path: Path) -> 
     assert [row["learning_rate"] for row in rows(run)] == [0.4, 0.4, 0.2]  # min mode, on a score that rises
 
 
+@pytest.mark.slow
 def test_other_schedulers_are_given_the_score_strictly(tmp_path: Path) -> None:
     lines = more(
         "self.optimizer = torch.optim.SGD(model.parameters(), lr=0.4)",
@@ -237,6 +243,7 @@ def test_metrics_may_be_a_list_and_see_the_whole_split_once(tmp_path: Path) -> N
     assert (scores["metric_2"], scores["metric_3"]) == (24, 2.5)
 
 
+@pytest.mark.slow
 def test_a_socket_without_an_index_file_gets_the_path(tmp_path: Path) -> None:
     dataset = {
         "class DataSetIndex():": "class Index():",
@@ -275,6 +282,7 @@ def test_items_without_targets_are_no_error_in_test_mode(tmp_path: Path) -> None
     assert len(table.read_text(encoding="utf-8").splitlines()) == 25
 
 
+@pytest.mark.slow
 def test_strictly_the_order_is_the_same_in_every_epoch(tmp_path: Path) -> None:
     seen = {
         "def __getitem__(self, index):": "def __getitem__(self, index):\n        "
