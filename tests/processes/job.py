@@ -33,12 +33,19 @@ class Net(nn.Module):
     """A small network, with batch normalisation and dropout where asked, in float64 or float32."""
 
     def __init__(
-        self, batch_norm: bool = False, dropout: float = 0.0, float64: bool = True, hidden: int = 16, depth: int = 0
+        self,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        float64: bool = True,
+        hidden: int = 16,
+        depth: int = 0,
+        blocks: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = torch.float64 if float64 else torch.float32
         middle = nn.BatchNorm1d(hidden) if batch_norm else nn.Identity()
-        more = [layer for _ in range(depth) for layer in (nn.Linear(hidden, hidden), nn.Tanh())]
+        pairs = [(nn.Linear(hidden, hidden), nn.Tanh()) for _ in range(depth)]
+        more = [nn.Sequential(*pair) for pair in pairs] if blocks else [layer for pair in pairs for layer in pair]
         self.layers = nn.Sequential(
             nn.Linear(30, hidden), middle, nn.Tanh(), nn.Dropout(dropout), *more, nn.Linear(hidden, 2)
         )

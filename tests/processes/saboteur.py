@@ -2,7 +2,7 @@
 
 The variable WEFT_TEST_SABOTAGE holds a list of {"rank", "attempt", "at", "do"}: in its start number `attempt` (from 0)
 the process, after it has done step `at`, or at its batch number -`at` of validation, does "kill" or "stop" (itself, by
-SIGKILL or SIGSTOP), or "sleep" (for hours). Each is done once at most. "fold" restricts it to one fold.
+SIGKILL or SIGSTOP), "term" (asks itself to stop), or "sleep" (for hours). Each is done once at most. "fold" restricts it to one fold.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Saboteur(Heartbeat):
             Path(os.environ["WEFT_TEST_LOG"]).write_text(str(time.time()))
             if one["do"] == "sleep":
                 sleep_for_hours()
-            os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[one["do"]])
+            os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}[one["do"]])
 
 
 class Interrupted(Dataset[tuple[Tensor, Tensor]]):

@@ -26,6 +26,7 @@ from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_
 from weft.engine.background import BackgroundCheckpoints
 from weft.engine.checkpoints import CheckpointStore
 from weft.engine.determinism import reproducible
+from weft.engine.fully_sharded import summed
 from weft.engine.processes import Place, drive_among_processes, find_place, is_launched
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept
@@ -55,7 +56,7 @@ def train_one(experiment: Experiment, out: Path | str | None, observers: Sequenc
     """Train one experiment (one fold) in a new run directory."""
     place = find_place()
     if place is not None and follows():
-        return _follow(experiment, place, resumed=False)
+        return _follow(experiment, place)
     with begun(experiment, out) as directory:
         data = open_experiment_data(experiment)
         require_training_data(data)
@@ -67,7 +68,7 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
     """Go on with one run; one that is finished is returned as it is."""
     place = find_place()
     if place is not None and follows() and not is_finished(path):
-        return _follow(open_run(path, overrides).experiment, place, resumed=True)
+        return _follow(open_run(path, overrides).experiment, place)
     opened = open_run(path, overrides, writing=True)
     with opened.directory as directory:
         done = directory.result()
@@ -126,9 +127,9 @@ def _execute(
         ):
             run = _build(directory, experiment, data, observers, interruption, resumed=resumed)
             try:
+                _try_out(run, experiment, data, wanted=not resumed)
                 if not resumed:
                     with outer_randomness_kept():
-                        try_out(run, experiment, data)
                         describe_run(directory, experiment, data, threads)
                 result = _drive(run)
                 write_outcome(directory, experiment, run, result)
@@ -156,6 +157,15 @@ def _execute(
     return TrainedRun(directory.path, done)
 
 
+def _try_out(run: Run, experiment: Experiment, data: Data, *, wanted: bool) -> None:
+    """Try the model out where the first process wants it; a sharded one takes all processes."""
+    if run.state.sharded:
+        wanted = summed([int(wanted)])[0] > 0
+    if wanted:
+        with outer_randomness_kept():
+            try_out(run, experiment, data)
+
+
 def _drive(run: Run) -> RunResult:
     place = find_place()
     if place is None:
@@ -171,7 +181,7 @@ def _drive(run: Run) -> RunResult:
         raise signs.explained(error, place.rank, place.world) from error
 
 
-def _follow(experiment: Experiment, place: Place, *, resumed: bool) -> TrainedRun:
+def _follow(experiment: Experiment, place: Place) -> TrainedRun:
     """Take part in a run whose directory another process writes."""
     data = open_experiment_data(experiment)
     device = pick_device(experiment.run.device)
@@ -186,9 +196,7 @@ def _follow(experiment: Experiment, place: Place, *, resumed: bool) -> TrainedRu
             participants=place.world, participant=place.rank, shares_directory=True,
         )  # fmt: skip
         try:
-            if not resumed and run.state.sharded:  # the first process tries the model out, which takes all of them
-                with outer_randomness_kept():
-                    try_out(run, experiment, data)
+            _try_out(run, experiment, data, wanted=False)
             result = _drive(run)
         except BaseException as error:
             run.observers.notify("on_error", error)

@@ -122,6 +122,11 @@ def _refused(what: str, remedy: str) -> ConfigError:
     return ConfigError(Problem(f"{what}: it cannot be sharded", f"{remedy}, or set run.sharding: none", _WHERE))
 
 
+# Their names until torch 2.12 are deprecated.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class _Exchange:
     """Allocates as torch's own exchanges do."""
 
@@ -134,7 +139,7 @@ class _AllGather(_Exchange):
 
     def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: Any, async_op: bool = False) -> Any:
         with exchanging("parameters"):
-            return dist.all_gather_into_tensor(output_tensor, input_tensor, group=group, async_op=async_op)
+            return _all_gather(output_tensor, input_tensor, group=group, async_op=async_op)
 
 
 class _ReduceScatter(_Exchange):
@@ -142,7 +147,7 @@ class _ReduceScatter(_Exchange):
 
     def __call__(self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False) -> Any:
         with exchanging("gradients"):
-            return dist.reduce_scatter_tensor(output_tensor, input_tensor, op=op, group=group, async_op=async_op)
+            return _reduce_scatter(output_tensor, input_tensor, op=op, group=group, async_op=async_op)
 
 
 # --- tensors whose parts lie in several processes ---------------------------------------------------------------------
@@ -180,6 +185,15 @@ def no_part_of(shape: list[int], dtype: torch.dtype, mesh: DeviceMesh) -> Tensor
     from torch.distributed.tensor import Shard, zeros
 
     return zeros(*shape, dtype=dtype, device_mesh=mesh, placements=[Shard(0)])
+
+
+def summed(numbers: list[int]) -> list[int]:
+    """Whole numbers added over all processes, at once: for what must be agreed on between forward passes."""
+    vector = torch.tensor(numbers)
+    with exchanging("what comes next"):
+        dist.all_reduce(vector)
+    total: list[int] = vector.tolist()
+    return total
 
 
 def gathered(model: nn.Module, *, keep: bool) -> dict[str, Tensor] | None:

@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Generator, Iterator
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Gather, Sum
-from weft.engine.exchange import exchanging
-from weft.engine.fully_sharded import whole
+from weft.engine.fully_sharded import summed, whole
 from weft.engine.run import Run, ScoredSplit
 from weft.engine.seeding import own_randomness
 
@@ -85,13 +83,10 @@ def _together(run: Run, split: ScoredSplit, module: nn.Module) -> Iterator[Batch
     own = split.loader.epoch(0)
     while True:
         raw = next(own, None)
-        wishes = torch.tensor([int(raw is not None), int(run.interruption.received is not None)])
-        with exchanging("how far scoring is"):
-            dist.all_reduce(wishes)
-        more, stop = wishes.tolist()
+        more, stop = summed([int(raw is not None), int(run.interruption.received is not None)])
+        if stop:
+            yield None
         if stop or not more:
-            if stop:
-                yield None
             return
         if raw is None or not raw.size:
             with run.plan.precision.autocast():

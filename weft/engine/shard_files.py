@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +208,9 @@ def read_parts(tensors: dict[str, Tensor], folder: Path) -> None:
 
     needed = {name: tensor for name, tensor in tensors.items() if local(tensor).numel()}
     try:
-        load(needed, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about asking no other process, which is meant
+            load(needed, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     except CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         raise CheckpointError(
