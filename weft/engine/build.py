@@ -299,7 +299,8 @@ def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
     batch in training, and the costs of a call are shared.
     """
     size = settings.items_per_batch
-    if settings.evaluation_batch_size is not None or split.arrays is None:
+    counted = settings.evaluation_batches is not None  # in batches of the size that the file names
+    if settings.evaluation_batch_size is not None or counted or split.arrays is None:
         return settings.evaluation_batch_size or size
     inputs = split.arrays[0] if isinstance(split.arrays[0], tuple) else (split.arrays[0],)
     row: int = sum(part[0].numel() for part in inputs)
