@@ -1,7 +1,8 @@
 """Collectives: what participants of a run ask one another. A run yields one and is resumed with the answer.
 
 `Sum` is the only one that every driver and every kind of privacy supports; a broadcast is a sum with zeros elsewhere.
-`Gather` hands each participant's tensors to all, and is refused where only sums may leave a site.
+`Gather` hands each participant's tensors to all, `Robust` asks for something like a mean that a few participants cannot
+spoil; both are refused where only sums may leave a site.
 """
 
 from __future__ import annotations
@@ -13,7 +14,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Kind = Literal["sum", "gather"]
+from weft.engine.robust import robust_mean
+
+Kind = Literal["sum", "gather", "median", "trimmed_mean", "krum"]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the numbers of a collective are written when it is sent. Whoever asks has rounded them already, so that
+    nothing is lost on the way; the answer is written the same way.
+
+    Args:
+        numbers: their width; "whole" leaves each tensor its dtype. "fp16" comes with an exponent for each tensor.
+        sparse: only numbers other than zero are sent, each with its place, where that is shorter.
+    """
+
+    numbers: Literal["whole", "fp32", "bf16", "fp16"] = "whole"
+    sparse: bool = False
+
+
+WHOLE = Encoding()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +46,7 @@ class Sum:
     tag: str
     tensors: list[Tensor]
     kind: Kind = "sum"
+    encoding: Encoding = WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +59,32 @@ class Gather:
     tag: str
     tensors: list[Tensor]
     kind: Kind = "gather"
+    encoding: Encoding = WHOLE
 
 
-Collective = Sum | Gather
+@dataclass(frozen=True, slots=True)
+class Robust:
+    """Asks for something like the mean of `tensors` over all participants, that a few of them cannot spoil.
+
+    The last tensor is this participant's weight (float64, [1]): one of 0 takes no part, nor does one whose numbers are
+    not all finite; the others count alike. Its answer is the sum of the weights of those that took part.
+
+    Args:
+        tag: what is asked.
+        tensors: shapes and dtypes are equal at every participant.
+        kind: "median" of each number; "trimmed_mean" of each number, without the `tolerated` largest and smallest;
+            "krum", the tensors of the participant that is nearest to its neighbours.
+        tolerated: so many participants may send anything.
+    """
+
+    tag: str
+    tensors: list[Tensor]
+    kind: Kind = "median"
+    tolerated: int = 1
+    encoding: Encoding = WHOLE
+
+
+Collective = Sum | Gather | Robust
 Answer = list[Tensor]
 # What a generator of collectives looks like; the third argument is what it returns.
 type_of_steps = Generator[Collective, Answer, Any]
@@ -73,8 +117,11 @@ def combine(collectives: list[Collective]) -> Answer:
 
     Sums are taken in that order and, for floating tensors, in float64, so that the result depends on nothing else.
     """
+    first = collectives[0]
+    if isinstance(first, Robust):
+        return robust_mean(first.kind, [collective.tensors for collective in collectives], first.tolerated)
     columns = zip(*(collective.tensors for collective in collectives), strict=True)
-    if collectives[0].kind == "gather":
+    if first.kind == "gather":
         return [torch.cat(column) for column in columns]
     return [_sum_in_order(column) for column in columns]
 

@@ -100,7 +100,7 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
             settle(run)
             yield from save(run)
     settle(run)
-    if state.strategy is not None and state.strategy.steps_per_round is None:
+    if state.strategy is not None and not _round_ends(run):  # what is scored is what all agree on
         yield from state.strategy.end_of_round(state.model)
 
 

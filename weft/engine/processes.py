@@ -244,6 +244,11 @@ def drive_among_processes(
 
 
 def _exchange(collective: Collective, signature: int, place: Place) -> Answer:
+    if collective.kind not in ("sum", "gather"):
+        raise ProtocolError(
+            f"'{collective.tag}' asks for a {collective.kind}, which processes of one run cannot compute",
+            "they trust one another: use a strategy that sums; `aggregate: sum`",
+        )
     with exchanging(collective.tag):
         if collective.kind == "gather":
             return _gather(collective, signature, place)

@@ -227,7 +227,8 @@ def _apply(
     state, plan = run.state, run.plan
     if state.strategy is not None:
         first = network == run.task.updates[0]
-        gradients = Gradients(network, trainable(run, network), weight, flags=done.flags if first else [])
+        flags = done.flags if first else []
+        gradients = Gradients(network, trainable(run, network), weight, flags=flags, scaler=plan.precision.scaler)
         yield from state.strategy.average_gradients(gradients)
         if first:
             done.flags = gradients.flags

@@ -30,6 +30,7 @@ class Gradients:
             is not a number where the loss was not.
         failed: set by a strategy that learns from the others' weights that one of them failed.
         flags: small whole numbers of this participant, to be replaced by their sums where `Strategy.carries_flags`.
+        scaler: what the loss was scaled by, where it was.
     """
 
     network: str
@@ -37,6 +38,12 @@ class Gradients:
     weight: float
     failed: bool = False
     flags: list[int] = field(default_factory=list)
+    scaler: torch.amp.GradScaler | None = None
+
+    @property
+    def scale(self) -> float:
+        """What the gradients are multiples of; a strategy that keeps some for later keeps them without it."""
+        return self.scaler.get_scale() if self.scaler is not None else 1.0
 
     def tensors(self) -> list[Tensor]:
         """The gradients themselves (written in place by strategies), created as zeros where there are none."""
@@ -50,7 +57,8 @@ class Strategy:
     """Base class: exchanges nothing. Subclasses say what participants agree on, and when.
 
     Attributes:
-        steps_per_round: a round is this many optimizer steps; None for an epoch.
+        steps_per_round: a round is this many optimizer steps, or what is left of them when an epoch ends; None for an
+            epoch.
         buffers: what happens to running statistics at the end of an epoch: "average" makes them equal everywhere,
             weighted by items; "private" leaves each participant its own.
         carries_flags: whether the gradients' flags are summed on the way, so that participants need not agree on each
