@@ -1,5 +1,5 @@
 """What several processes cost and bring: time, memory, overhead against a bare DistributedDataParallel loop, restarts;
-and how long training waits for a large checkpoint.
+how long training waits for a large checkpoint; and how much memory it saves to shard a model.
 
     python benchmarks/scale.py                 everything, some minutes on a quiet machine
     python benchmarks/scale.py --pairs 5 --skip-restart
@@ -36,6 +36,8 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.cases import CASES, SEED, Case, prepare
 from benchmarks.pairs import spread
 from benchmarks.saving import measure as measure_saving
+from benchmarks.sharding import measure as measure_sharding
+from benchmarks.sharding import member as sharding_member
 from weft.config import Component, load_experiment, resolve
 from weft.data import open_data
 from weft.data.order import permutation
@@ -55,6 +57,7 @@ def main() -> None:
     parser.add_argument("--skip-restart", action="store_true")
     parser.add_argument("--skip-saving", action="store_true")
     parser.add_argument("--only-saving", action="store_true")
+    parser.add_argument("--only-sharding", action="store_true")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.add_argument("--member", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -63,8 +66,11 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     print(surroundings(), flush=True)
-    figures = {} if arguments.only_saving else measure(arguments)
-    if not arguments.skip_saving:
+    only = arguments.only_saving or arguments.only_sharding
+    figures = {} if only else measure(arguments)
+    if not arguments.only_saving:
+        figures["sharding"] = measure_sharding(lambda kind: run(arguments, 2, f"sharding-{kind}"))
+    if not arguments.skip_saving and not arguments.only_sharding:
         figures["saving"] = measure_saving(max(1, arguments.pairs // 2), arguments.quick)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(figures, indent=1))
@@ -154,6 +160,9 @@ def member(arguments: argparse.Namespace) -> None:
             print(json.dumps(take_turns(arguments, folder)))
             return
         with joined(place, timeout=300):
+            if arguments.member.startswith("sharding-"):
+                sharding_member(arguments.member.removeprefix("sharding-"), arguments.quick)
+                return
             print(json.dumps(take_turns(arguments, folder)))
 
 

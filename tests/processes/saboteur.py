@@ -1,8 +1,9 @@
 """A patch of experiments whose processes come to grief: any of them, at a chosen step, not the first one alone.
 
 The variable WEFT_TEST_SABOTAGE holds a list of {"rank", "attempt", "at", "do"}: in its start number `attempt` (from 0)
-the process, after it has done step `at`, or at its batch number -`at` of validation, does "kill" or "stop" (itself, by
-SIGKILL or SIGSTOP), "term" (asks itself to stop), or "sleep" (for hours). Each is done once at most. "fold" restricts it to one fold.
+the process, after it has done step `at`, or at its batch number -`at` of validation, does "kill", "stop" or "term"
+(itself, by SIGKILL, SIGSTOP or SIGTERM), or "sleep" (for hours). Each is done once at most. "fold" restricts it to one
+fold.
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ def test_a_damaged_part_is_noticed_and_the_checkpoint_before_is_taken(
     part.write_bytes(data)
     resumed = start(nursery, "train", "--resume", run, "--processes", "2").wait(200)
     assert resumed.code == 0, resumed.text
-    assert "is damaged" in resumed.err and part.name in resumed.err
+    assert "is damaged" in resumed.err
+    assert part.name in resumed.err
     assert outcome(run) == untouched
     checkpoints = [entry.name for entry in (run / "checkpoints").iterdir()]
     assert sum(name.startswith("shards-") for name in checkpoints) == 2

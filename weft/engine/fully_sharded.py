@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from weft.engine.exchange import exchanging
+from weft.engine.memory import give_back_large_pieces
 from weft.engine.recomputing import found_blocks
 from weft.engine.strategy import Gradients, PooledGradients
 from weft.errors import ConfigError, Problem
@@ -71,6 +72,8 @@ def shard(model: nn.Module, device: torch.device) -> DeviceMesh:
         raise _too_old()
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()
+    if device.type == "cpu":
+        give_back_large_pieces()
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     # Inner modules come first. The whole model gives its own parameters back after a forward pass too, so that between
     # steps there are parts only.

@@ -13,6 +13,7 @@ import torch
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_MMAP_THRESHOLD, _LARGE_PIECE = -3, 4 * 2**20  # mallopt(3); bytes
 _RESET_PEAK = "5"  # proc(5): resets VmHWM to the current resident size
 
 
@@ -74,6 +75,16 @@ def _resident(field: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
+
+
+def give_back_large_pieces() -> None:
+    """From here on, memory of large tensors goes back to the system when they are gone (glibc, for tensors in main
+    memory). By itself it keeps pieces of up to 32 MiB once some were freed, and those of unlike sizes add up.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    setting = getattr(library, "mallopt", None)
+    if setting is not None:
+        setting(_MMAP_THRESHOLD, _LARGE_PIECE)
 
 
 def _give_back_free_pages() -> None:
