@@ -79,6 +79,8 @@ def test_names_are_looked_up_in_patches_then_weft_then_torch(patch: Path) -> Non
         ("sampler", "RandomSampler"),
         ("sampler", "BalancedSampler"),
         ("dataset", "TensorDataset"),
+        ("strategy", "FedAvg"),
+        ("strategy", "dSGD"),
     ],
 )
 def test_each_kind_has_its_names(kind: str, name: str) -> None:
@@ -316,8 +318,6 @@ def test_any_argument_is_accepted_where_the_signature_does() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_listed(kind: str, patch: Path) -> None:
-    if kind == "strategy":
-        pytest.importorskip("weft.federated")
     listed = components_of(kind, Namespace((patch,)))
     assert len({entry.name for entry in listed}) == len(listed)
     assert all(entry.kind == kind for entry in listed)

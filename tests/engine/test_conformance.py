@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 
 import pytest
@@ -17,6 +17,20 @@ from weft.engine.drivers import Participant, Together
 from weft.engine.seeding import random_state, seed_everything
 from weft.engine.state import Position
 from weft.errors import NotFiniteError, ProtocolError, Stopped
+from weft.federated import (
+    SCAFFOLD,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedBN,
+    FedProx,
+    FedYogi,
+    Payload,
+    PowerSGD,
+    TopK,
+    dSGD,
+    rankDAD,
+)
 
 
 class TwoStages(Strategy):
@@ -61,20 +75,32 @@ class AverageWeights(Strategy):
                 parameter.copy_(summed / float(count[0]))
 
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "average gradients": AverageGradients,
     "two stages with memory": TwoStages,
     "average weights": AverageWeights,
+    "dSGD, median": lambda: dSGD("median"),
+    "FedAvg": lambda: FedAvg(4),
+    "FedProx": lambda: FedProx(0.1, 4),
+    "FedAvgM": lambda: FedAvgM(steps_per_round=4),
+    "FedAdam": lambda: FedAdam(steps_per_round=4),
+    "FedYogi": lambda: FedYogi(aggregate="trimmed_mean"),
+    "FedBN": lambda: FedBN(4),
+    "SCAFFOLD": lambda: SCAFFOLD(4),
+    "PowerSGD": lambda: PowerSGD(2, warmup_steps=3),
+    "rankDAD": lambda: rankDAD(2),
+    "dSGD, bf16": lambda: Payload(dSGD(), "bf16"),
+    "dSGD, top-k": lambda: TopK(dSGD(), 0.1),
+    "FedAvgM, Krum, fp16, top-k": lambda: TopK(Payload(FedAvgM(aggregate="krum"), "fp16"), 0.5),
 }
-SYNCHRONOUS = ["average gradients", "two stages with memory"]
 
 
 @pytest.fixture(params=STRATEGIES)
-def strategy(request: pytest.FixtureRequest) -> type[Strategy]:
+def strategy(request: pytest.FixtureRequest) -> Callable[[], Strategy]:
     return STRATEGIES[request.param]
 
 
-@pytest.mark.parametrize("name", SYNCHRONOUS)
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "average weights"])
 def test_participants_end_as_replicas(name: str) -> None:
     study = Study(STRATEGIES[name], dropout=0.3)
     results = study.together.run()
@@ -98,7 +124,7 @@ def test_running_statistics_are_averaged_unless_private() -> None:
     assert different == ["layers.1.running_mean", "layers.1.running_var", "layers.1.num_batches_tracked"]
 
 
-def test_the_same_study_twice_is_the_same_to_the_bit(strategy: type[Strategy]) -> None:
+def test_the_same_study_twice_is_the_same_to_the_bit(strategy: Callable[[], Strategy]) -> None:
     first, second = Study(strategy, dropout=0.3), Study(strategy, dropout=0.3)
     first.together.run()
     second.together.run()
@@ -107,7 +133,7 @@ def test_the_same_study_twice_is_the_same_to_the_bit(strategy: type[Strategy]) -
     assert first.histories() == second.histories()
 
 
-def test_a_participant_killed_between_any_two_yields_changes_nothing(strategy: type[Strategy]) -> None:
+def test_a_participant_killed_between_any_two_yields_changes_nothing(strategy: Callable[[], Strategy]) -> None:
     undisturbed = Study(strategy, dropout=0.3)
     count = _turns(undisturbed)
     for killed_at in range(0, count, max(count // 12, 1)):
@@ -163,7 +189,7 @@ def _train_pooled(epochs: int) -> dict[str, torch.Tensor]:
     return model.state_dict()  # type: ignore[attr-defined]
 
 
-def test_an_interruption_at_one_participant_stops_all_and_resumes_exactly(strategy: type[Strategy]) -> None:
+def test_an_interruption_at_one_participant_stops_all_and_resumes_exactly(strategy: Callable[[], Strategy]) -> None:
     undisturbed = Study(strategy, dropout=0.3)
     undisturbed.together.run()
     study = Study(strategy, dropout=0.3)
@@ -209,7 +235,7 @@ def test_a_loss_that_is_not_finite_stops_everybody_and_names_the_participant() -
         study.together.run()
 
 
-def test_the_outer_generators_are_left_alone(strategy: type[Strategy]) -> None:
+def test_the_outer_generators_are_left_alone(strategy: Callable[[], Strategy]) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     Study(strategy).together.run()

@@ -1,0 +1,112 @@
+"""Means over sites, the one question that most strategies ask."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from weft.engine import Gradients
+from weft.engine.collectives import Answer, Collective, Robust, Sum
+from weft.errors import UsageError
+
+Aggregate = Literal["sum", "median", "trimmed_mean", "krum"]
+
+
+def mean_over_sites(
+    tag: str, tensors: list[Tensor], weight: float, aggregate: Aggregate = "sum", tolerated: int = 1
+) -> Generator[Collective, Answer, tuple[list[Tensor], float]]:
+    """The mean of everybody's tensors.
+
+    Args:
+        tag: what is asked.
+        tensors: this site's; shapes and dtypes are the same at all.
+        weight: how much they count, 0 for not at all; where it is 0 they may be anything.
+        aggregate: "sum" for the weighted mean; the others count sites alike (see `weft.engine.collectives.Robust`).
+        tolerated: so many sites may send anything, where `aggregate` is not "sum".
+
+    Returns:
+        the means, and the sum of all weights; zeros where that is 0.
+    """
+    total = torch.tensor([weight], dtype=torch.float64)
+    if weight <= 0:  # 0 * inf would be nan: a site without a say sends exact zeros
+        sent = [torch.zeros_like(tensor) for tensor in tensors]
+    elif aggregate == "sum":
+        sent = [tensor * weight for tensor in tensors]
+    else:
+        sent = [tensor.detach().clone() for tensor in tensors]
+    if aggregate != "sum":
+        *means, total = yield Robust(tag, [*sent, total], aggregate, tolerated)
+        return means, float(total)
+    *sums, total = yield Sum(tag, [*sent, total])
+    return [summed / float(total) if float(total) > 0 else summed for summed in sums], float(total)
+
+
+def check_aggregate(aggregate: str, tolerated: int) -> None:
+    """Refuse a name that there is not.
+
+    Raises:
+        UsageError: it is unknown, or `tolerated` is negative.
+    """
+    if aggregate not in get_args(Aggregate):
+        known = ", ".join(get_args(Aggregate))
+        raise UsageError(f"aggregate is {aggregate!r}", f"use one of {known}")
+    if tolerated < 0:
+        raise UsageError(f"tolerated is {tolerated}", "give the number of sites that may send anything, 0 or more")
+
+
+class Names:
+    """Names of a model's parameters, by which memory is kept: it outlives the objects.
+
+    Args:
+        model: all networks together.
+    """
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        named = [] if model is None else list(model.named_parameters())
+        self._names = {id(parameter): name for name, parameter in named}
+
+    def of(self, parameter: nn.Parameter) -> str:
+        """The name of a parameter.
+
+        Raises:
+            UsageError: it does not belong to the model.
+        """
+        name = self._names.get(id(parameter))
+        if name is None:
+            raise UsageError(
+                f"a parameter of shape {list(parameter.shape)} is trained that the strategy has not seen",
+                "call `watch(model)` with the whole model before training",
+            )
+        return name
+
+
+def own_part(gradients: Gradients) -> tuple[list[Tensor], Tensor]:
+    """What a site tells of its gradients where they do not travel as they are.
+
+    Returns:
+        the gradients times their weight and without the scale of the loss, zeros where they are not finite; and the
+        weight with, where it is so, 1 for a site that is not finite (float64, [2]).
+    """
+    tensors = gradients.tensors()
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    heard = gradients.weight > 0 and finite
+    factor = gradients.weight / gradients.scale if heard else 0.0
+    parts = [tensor * factor if heard else torch.zeros_like(tensor) for tensor in tensors]
+    weight = gradients.weight if heard else 0.0
+    return parts, torch.tensor([weight, float(gradients.weight > 0 and not finite)], dtype=torch.float64)
+
+
+def usable(gradients: Gradients, told: Tensor) -> float:
+    """The sum of the weights that sites told; 0 when there is nothing to average.
+
+    As with plain averages, one site that is not finite makes the gradients of all so; without items they are zero.
+    """
+    total, broken = told.tolist()
+    if broken or total <= 0:
+        for tensor in gradients.tensors():
+            tensor.fill_(float("nan") if broken else 0.0)
+        return 0.0
+    return float(total)

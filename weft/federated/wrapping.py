@@ -1,0 +1,89 @@
+"""Wrappers: strategies that change what another one sends, whatever it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from weft.engine import Collective, Gradients, Strategy
+from weft.engine.collectives import Answer
+from weft.engine.strategy import Exchange
+
+_FEW = 64
+
+
+class Wrapper(Strategy):
+    """Passes everything on to a strategy; subclasses change collectives on the way.
+
+    Args:
+        strategy: the one within.
+    """
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+        self.steps_per_round = strategy.steps_per_round
+        self.buffers = strategy.buffers
+
+    def sent(self, collective: Collective) -> Collective:
+        """What is asked instead."""
+        return collective
+
+    def received(self, collective: Collective, answer: Answer) -> Answer:
+        """What the strategy within is told: `collective` is what was asked instead."""
+        return answer
+
+    def begin(self) -> None:
+        """Called before the strategy within asks anything."""
+
+    def end(self) -> None:
+        """Called after the last yield of an exchange: memory may change now."""
+
+    def watch(self, model: nn.Module) -> None:
+        """Pass on."""
+        self.strategy.watch(model)
+
+    def loss_term(self, model: nn.Module) -> Tensor | None:
+        """Pass on."""
+        return self.strategy.loss_term(model)
+
+    def last_backward(self, parameters: list[nn.Parameter]) -> None:
+        """Pass on."""
+        self.strategy.last_backward(parameters)
+
+    def average_gradients(self, gradients: Gradients) -> Exchange:
+        """Pass on, changed."""
+        yield from self._changed(self.strategy.average_gradients(gradients))
+
+    def after_step(self, model: nn.Module) -> None:
+        """Pass on."""
+        self.strategy.after_step(model)
+
+    def end_of_round(self, model: nn.Module) -> Exchange:
+        """Pass on, changed."""
+        yield from self._changed(self.strategy.end_of_round(model))
+
+    def _changed(self, steps: Exchange) -> Exchange:
+        self.begin()
+        collective = next(steps, None)
+        while collective is not None:
+            asked = self.sent(collective)
+            answer = self.received(asked, (yield asked))
+            try:
+                collective = steps.send(answer)
+            except StopIteration:
+                collective = None
+        self.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the strategy within."""
+        return self.strategy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.strategy.load_state_dict(state)
+
+
+def is_exact(tensor: Tensor) -> bool:
+    """Whether a tensor travels as it is: whole numbers, and weights and counts, which are few and of 64 bits."""
+    return not tensor.is_floating_point() or (tensor.itemsize == 8 and tensor.numel() <= _FEW)
