@@ -41,9 +41,9 @@ class DoubleNet(nn.Module):
 
 
 def site_experiment(
-    start: int, stop: int, *, dropout: float = 0.0, batch_norm: bool = False, **settings: Any
+    start: int, stop: int, *, dropout: float = 0.0, batch_norm: bool = False, model: Any = None, **settings: Any
 ) -> Experiment:
-    """An experiment on rows start to stop."""
+    """An experiment on rows start to stop; `settings` go into `training`."""
     return resolve(
         load_experiment(
             {
@@ -52,7 +52,7 @@ def site_experiment(
                     "arrays": Component.of(share, start=start, stop=stop),
                     "split": {"ratio": [0.8, 0.2], "stratified": True},
                 },
-                "model": Component.of(DoubleNet, dropout=dropout, batch_norm=batch_norm),
+                "model": model or Component.of(DoubleNet, dropout=dropout, batch_norm=batch_norm),
                 "training": {
                     "task": "classification",
                     "epochs": 2,

@@ -243,17 +243,17 @@ def _apply(
         with exchanging("the norm of gradients") if state.sharded else nullcontext():
             torch.nn.utils.clip_grad_norm_(trainable(run, network), plan.clip_norm)
     rates = schedule.scaled_rates() if schedule.warming else None
+    skipped = False
     if scaler is None:
         step_of(optimizer)
-        skipped = False
-    else:
+    elif any(parameter.grad is not None for parameter in trainable(run, network)):  # a site without items has none
         # The scaler returns the optimizer's own result, or None when it skipped; only its records tell for sure.
         scaler.step(optimizer)
         found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
         skipped = any(bool(flag.item()) for flag in found.values())
     if rates is not None:
         schedule.restore_rates(rates)
-    if scaler is not None and network == run.task.updates[-1]:
+    if scaler is not None and network == run.task.updates[-1] and _has_checked(scaler):
         scaler.update()
     if skipped:
         state.sums.skipped_steps += 1
@@ -264,6 +264,11 @@ def _apply(
         if state.strategy is not None:
             state.strategy.after_step(state.model)
     schedule.after_step()
+
+
+def _has_checked(scaler: torch.amp.GradScaler) -> bool:
+    """Whether there were gradients in this step, from which the scaler learns."""
+    return any(records["found_inf_per_device"] for records in scaler._per_optimizer_states.values())
 
 
 def _fail_together(run: Run, error: NotFiniteError | None) -> Generator[Collective, Answer, None]:
