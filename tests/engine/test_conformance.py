@@ -95,6 +95,9 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
 }
 
 
+KILLED_OFTEN = ["average gradients", "two stages with memory", "average weights", "SCAFFOLD"]
+
+
 @pytest.fixture(params=STRATEGIES)
 def strategy(request: pytest.FixtureRequest) -> Callable[[], Strategy]:
     return STRATEGIES[request.param]
@@ -133,7 +136,11 @@ def test_the_same_study_twice_is_the_same_to_the_bit(strategy: Callable[[], Stra
     assert first.histories() == second.histories()
 
 
-def test_a_participant_killed_between_any_two_yields_changes_nothing(strategy: Callable[[], Strategy]) -> None:
+@pytest.mark.parametrize(
+    "name", [name if name in KILLED_OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in STRATEGIES]
+)
+def test_a_participant_killed_between_any_two_yields_changes_nothing(name: str) -> None:
+    strategy = STRATEGIES[name]
     undisturbed = Study(strategy, dropout=0.3)
     count = _turns(undisturbed)
     for killed_at in range(0, count, max(count // 12, 1)):
