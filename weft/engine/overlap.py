@@ -82,7 +82,9 @@ class Bucket:
         if share not in (0.0, 1.0):
             self._flat.div_(share)
         for parameter, view in zip(self._parameters, self._views, strict=True):
-            parameter.grad = view
+            # Fused optimizers go through the memory of both side by side, so the gradient has the parameter's layout.
+            alike = view.stride() == parameter.stride()
+            parameter.grad = view if alike else torch.empty_like(parameter).copy_(view)
         self.sum, self.missing = None, set(self._parameters)
 
 

@@ -1,0 +1,66 @@
+"""Gradients in buckets, and the group of processes that they travel in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.faults.nursery import Nursery
+from tests.processes.children import start, write_job
+from tests.processes.launch import free_port
+from weft.engine.overlap import in_buckets
+
+LEAVE = """
+from pathlib import Path
+import torch
+from weft.engine.processes import Place, joined
+
+with joined(Place(0, 1, 0, "torchrun"), timeout=60, environment={"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "PORT"}):
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)  # the first one of the process
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+print([name for name in names if "gloo" in name or "store" in name])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_no_thread_of_the_group_is_left_when_a_process_leaves_it() -> None:
+    """One that ends together with the interpreter may take the whole process down."""
+    code = LEAVE.replace("PORT", str(free_port()))
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.stdout.strip() == "[]", ended.stderr
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_fused_optimizers_find_gradients_in_the_layout_of_the_parameters(
+    optimizer: type[torch.optim.Optimizer],
+) -> None:
+    """Channels-last weights, and gradients from a bucket, which is flat."""
+    steps = []
+    for bucketed in (False, True):
+        torch.manual_seed(4)
+        layer = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters = list(layer.parameters())
+        layer(torch.randn(2, 3, 5, 5)).square().sum().backward()
+        if bucketed:
+            for bucket in in_buckets(parameters, {parameter: str(row) for row, parameter in enumerate(parameters)}):
+                bucket.collect()
+                bucket.deliver(bucket.buffer(), 1.0)
+        optimizer(parameters, lr=0.1, fused=True).step()  # type: ignore[call-arg]
+        steps.append([parameter.detach().clone() for parameter in parameters])
+    assert all(torch.equal(one, other) for one, other in zip(*steps, strict=True))
+
+
+@pytest.mark.slow
+def test_a_profile_of_processes_whose_gradients_travel_in_buckets(nursery: Nursery, tmp_path: Path) -> None:
+    file = write_job(tmp_path, {"training.gradient_compression": "bf16", "run.processes": 2})
+    ended = start(nursery, "profile", file, "--steps", "3").wait(300)
+    assert ended.code == 0, ended.text
+    assert "exchange" in ended.out
