@@ -126,6 +126,10 @@ def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.
         UsageError: nobody says where the first process is.
         ExchangeError: the others did not come in time.
     """
+    # A first import while processes are joined would keep their group, and its threads, to the interpreter's end and
+    # beyond: functions in there have it as a default. The first optimizer of a process imports it.
+    import torch.distributed.nn
+
     address, port = _meeting_point(place, environment)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     if torch.cuda.is_available():
