@@ -82,6 +82,12 @@ def test_waiting_for_data_is_seen_and_told() -> None:
     assert Profile.from_dict(json.loads(json.dumps(found.as_dict()))) == found
 
 
+def test_a_schedule_that_is_shorter_than_the_profile_is_no_hindrance() -> None:
+    """24 items in batches of 4 are 6 steps an epoch; a schedule of a cycle raises after its last step."""
+    found = profile(slow(epochs=1, scheduler={"OneCycleLR": {"max_lr": 0.1}}, run={"num_workers": 0}), steps=5)
+    assert found.seconds_per_step > 0
+
+
 def test_a_long_validation_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weft.actions.profiling._VALIDATION_SECONDS", 0.01)
     found = profile(slow(run={"num_workers": 0}, evaluation_batch_size=1), steps=2)

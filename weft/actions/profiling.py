@@ -232,6 +232,9 @@ class _Session:
         """All that is measured, one after the other: the generator for drivers."""
         run, found, memory = self.run, self.profile, PeakMemory(self.run.plan.device)
         yield from share_state(run)
+        if run.state.strategy is not None:
+            run.state.strategy.watch(run.state.model)
+        self._hold_rates()
         memory.restart()
         yield from self._cold_steps()
         yield from self._undisturbed()
@@ -245,9 +248,21 @@ class _Session:
         self._sum_up()
         return RunResult("profiled", run.state.position.epoch, run.state.position.step, 0.0)
 
-    def _cold_steps(self) -> Exchange:
+    def _hold_rates(self) -> None:
+        """A schedule that would be over before all is measured, and then might raise, is not stepped."""
+        run, plan = self.run, self.run.plan
+        wanted = 2 * (self._cold + self.profile.steps) + (_TRACED if self.trace is not None else 0)
+        if wanted > min(plan.epochs * run.steps_per_epoch, math.inf if plan.steps is None else plan.steps):
+            for schedule in run.state.schedules.values():
+                schedule.per_step = False
+
+    @property
+    def _cold(self) -> int:
         assert self.run.train is not None
-        yield from train_steps(self.run, _COLD + 2 * self.run.train.num_workers)
+        return _COLD + 2 * self.run.train.num_workers
+
+    def _cold_steps(self) -> Exchange:
+        yield from train_steps(self.run, self._cold)
 
     def _undisturbed(self) -> Exchange:
         run, clock = self.run, Clock(self.run.plan.device)
