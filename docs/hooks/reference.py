@@ -203,6 +203,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "weft.metrics": ("Metric",),
     "weft.nets": ("MLP", "SmallCNN", "UNet"),
     "weft.engine": ("Observer", "Start", "Step", "Epoch", "RunResult"),
+    "weft.federated": (
+        "dSGD", "PowerSGD", "rankDAD", "FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "SCAFFOLD", "FedBN",
+        "Payload", "TopK",
+    ),
     "weft.monitor": ("TensorBoard", "Notifications", "Carbon", "MLflow"),
     "weft.runs": ("RunDirectory",),
     "weft.interop.scorch": ("Flags", "Inferred", "train", "infer", "open_items", "open_batches", "open_model"),
