@@ -25,7 +25,7 @@ from weft.engine.shard_files import (
     write_parts,
 )
 from weft.engine.weights import read_weights
-from weft.errors import CheckpointError, ConfigError
+from weft.errors import CheckpointError, ConfigError, RunDirectoryError
 
 CPU = torch.device("cpu")
 
@@ -176,3 +176,10 @@ def test_names_and_values_stay_what_they_were() -> None:
         assert is_sharded(tensor)
         assert torch.equal(whole(tensor), before[name])
         assert torch.equal(local(tensor), before[name])
+
+
+@pytest.mark.usefixtures("group")
+def test_parts_that_cannot_be_written_are_an_error_that_names_the_process(tmp_path: Path) -> None:
+    unfinished_folder(tmp_path, 3).touch()
+    with pytest.raises(RunDirectoryError, match="rank 0: cannot write .*kept: the checkpoint before"):
+        written(tmp_path)
