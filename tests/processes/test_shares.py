@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.processes.job import TIMING, make_run
+from weft.data import Batch
 from weft.engine import Participant, Run, RunResult, Together, drive_alone, training
 from weft.engine.seeding import outer_randomness_kept, random_state
+from weft.tasks import Classification, Update
 
 ITEMS = 21
 
@@ -70,3 +74,35 @@ def test_any_size_is_trained_and_scored_once_on_any_number_of_processes(held_out
 @pytest.mark.parametrize("held_out", range(1, ITEMS))
 def test_every_size_up_to_twenty(held_out: int) -> None:
     test_any_size_is_trained_and_scored_once_on_any_number_of_processes(held_out)
+
+
+class Alternating(Classification):
+    """Trains the first layer, then the last, each while the other is frozen."""
+
+    updates = ("first", "last")
+
+    def networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        return {"first": layers[0], "last": layers[-1]}
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterator[Update]:
+        networks = self.networks(model)
+        for name in self.updates:
+            for other, network in networks.items():
+                network.requires_grad_(other == name)
+            outputs, _ = self.forward(model, batch)
+            loss = self.loss_of(outputs, self.targets_for_loss(outputs, batch))
+            yield Update(loss, weight=batch.size, network=name)
+
+
+@pytest.mark.parametrize("held_out", [1, 4])
+def test_a_task_may_freeze_one_network_while_it_trains_another(held_out: int) -> None:
+    """Where a process has no items in a batch, its task does not run, and does not say what is frozen."""
+    settings = settings_of(held_out)  # 20 or 17 items in batches of 4
+    settings["training"] |= {"task": Alternating, "clip_norm": 0.5}
+    alone, _ = train_alone(settings)
+    for world in (2, 3, 5):
+        runs, results = train_together(settings, world)
+        assert len({result.model_sha256 for result in results}) == 1
+        for name, tensor in alone.state.model.state_dict().items():
+            assert torch.allclose(runs[0].state.model.state_dict()[name], tensor, rtol=0, atol=1e-10)

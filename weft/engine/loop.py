@@ -256,6 +256,7 @@ def prepare_modules(run: Run) -> None:
     plan = run.plan
     if not plan.freeze:
         return
+    run.reached.clear()  # others are trained now
     epoch = run.state.position.epoch + 1
     for name, parameter in run.state.model.named_parameters():
         frozen = is_frozen(name, epoch, plan.freeze, plan.unfreeze)

@@ -161,6 +161,7 @@ class Run:
     shards: Path | None = None  # where all processes write their parts of a sharded model; None: nowhere
     on_saved: Callable[[], None] = lambda: None
     pending: list[PendingLoss] = field(default_factory=list)
+    reached: dict[str, list[nn.Parameter]] = field(default_factory=dict)  # by its last update, of each network
     _batches: int | None = None
     final: dict[str, SplitScores] = field(default_factory=dict)
     last_save: float = field(default_factory=time.monotonic)

@@ -115,8 +115,10 @@ class _Window:
         weight = float(update.weight)
         self.losses[update.network] += value * weight
         self.totals[update.network] += weight
-        if last and run.state.strategy is not None:
-            run.state.strategy.last_backward(trainable(run, update.network))
+        if run.state.strategy is not None:
+            run.reached[update.network] = trainable(run, update.network)
+            if last:
+                run.state.strategy.last_backward(run.reached[update.network])
         _backward(run, update, weight / run.plan.batch_size if self.weighs else None)
 
     def divide(self, network: str) -> None:
@@ -165,7 +167,7 @@ def idle(run: Run, batch: Batch, *, last: bool) -> None:
             "use training.drop_last: true, a batch size that is a multiple of the processes, or batch_norm: local",
         )
     if last and run.state.strategy is not None:
-        run.state.strategy.last_backward(trainable(run, run.task.updates[0]))
+        run.state.strategy.last_backward(exchanged(run, run.task.updates[0]))
     outputs, _ = run.task.forward(run.state.prepared, batch)
     parts: list[Tensor] = outputs if isinstance(outputs, list) else [outputs]  # a task of its own may have several
     torch.stack([part.sum() * 0.0 for part in parts]).sum().backward()  # type: ignore[no-untyped-call]
@@ -220,6 +222,15 @@ def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
     return [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
 
 
+def exchanged(run: Run, network: str) -> list[torch.nn.Parameter]:
+    """The parameters whose gradients participants exchange: those that the network's last update here has reached.
+
+    A task may freeze a network while it trains another, but it does nothing where there are no items.
+    """
+    found = run.reached.get(network)
+    return trainable(run, network) if found is None else found
+
+
 def _apply(
     run: Run, network: str, weight: float, done: StepLoss, error: NotFiniteError | None = None
 ) -> Generator[Collective, Answer, None]:
@@ -228,7 +239,7 @@ def _apply(
     if state.strategy is not None:
         first = network == run.task.updates[0]
         flags = done.flags if first else []
-        gradients = Gradients(network, trainable(run, network), weight, flags=flags, scaler=plan.precision.scaler)
+        gradients = Gradients(network, exchanged(run, network), weight, flags=flags, scaler=plan.precision.scaler)
         yield from state.strategy.average_gradients(gradients)
         if first:
             done.flags = gradients.flags
@@ -238,15 +249,15 @@ def _apply(
     if scaler is not None and (plan.clip_norm is not None or plan.clip_value is not None):
         scaler.unscale_(optimizer)
     if plan.clip_value is not None:
-        torch.nn.utils.clip_grad_value_(trainable(run, network), plan.clip_value)
+        torch.nn.utils.clip_grad_value_(exchanged(run, network), plan.clip_value)
     if plan.clip_norm is not None:
         with exchanging("the norm of gradients") if state.sharded else nullcontext():
-            torch.nn.utils.clip_grad_norm_(trainable(run, network), plan.clip_norm)
+            torch.nn.utils.clip_grad_norm_(exchanged(run, network), plan.clip_norm)
     rates = schedule.scaled_rates() if schedule.warming else None
     skipped = False
     if scaler is None:
         step_of(optimizer)
-    elif any(parameter.grad is not None for parameter in trainable(run, network)):  # a site without items has none
+    elif any(parameter.grad is not None for parameter in exchanged(run, network)):  # a site without items has none
         # The scaler returns the optimizer's own result, or None when it skipped; only its records tell for sure.
         scaler.step(optimizer)
         found = scaler._per_optimizer_states[id(optimizer)]["found_inf_per_device"]
