@@ -29,12 +29,49 @@ names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task")
 print([name for name in names if "gloo" in name or "store" in name])
 """
 
+UNFREEZE = """
+import copy, json
+import torch
+from weft.engine.compression import LowRankGradients
+from weft.engine.overlap import in_buckets
+from weft.engine.processes import Place, joined
+
+def step(gradients, parameter, name):
+    (bucket,) = in_buckets([parameter], {parameter: name})
+    bucket.collect()
+    return gradients.start(bucket)().clone()
+
+with joined(Place(0, 1, 0, "torchrun"), timeout=60, environment={"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "PORT"}):
+    torch.manual_seed(3)
+    first, second = (torch.nn.Parameter(torch.zeros(9, 9)) for _ in range(2))
+    first.grad, second.grad = torch.randn(9, 9), torch.randn(9, 9)
+    left_alone, resumed = LowRankGradients(4, 1, 2), LowRankGradients(4, 1, 2)
+    for _ in range(3):
+        step(left_alone, first, "first")
+    resumed.load_state_dict(copy.deepcopy(left_alone.state_dict()))
+    resumed.load_private_state_dict(copy.deepcopy(left_alone.private_state_dict()))
+    print([torch.equal(step(left_alone, one, name), step(resumed, one, name))
+           for one, name in ((first, "first"), (second, "second"))])
+"""
+
+
+def run_code(code: str) -> subprocess.CompletedProcess[str]:
+    """In an interpreter of its own, where the process is alone in a group."""
+    return subprocess.run(
+        [sys.executable, "-c", code.replace("PORT", str(free_port()))], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.slow
+def test_factors_of_what_is_unfrozen_after_a_resume_begin_as_if_there_had_been_none() -> None:
+    ended = run_code(UNFREEZE)
+    assert ended.stdout.strip() == "[True, True]", ended.stderr
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_no_thread_of_the_group_is_left_when_a_process_leaves_it() -> None:
     """One that ends together with the interpreter may take the whole process down."""
-    code = LEAVE.replace("PORT", str(free_port()))
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    ended = run_code(LEAVE)
     assert ended.stdout.strip() == "[]", ended.stderr
 
 

@@ -71,6 +71,8 @@ class LowRankGradients(OverlappedGradients):
         """Continue where `state_dict` was taken."""
         self._memory.iter = state["steps"]
         self._memory.p_memory_dict, self._memory.q_memory_dict = state["p"], state["q"]
+        for _ in state["p"]:  # the first factors of each bucket were drawn from a seed of their own
+            self._memory.rng.randint(1_000_000_000)
 
     def private_state_dict(self) -> dict[str, Any]:
         """What this process owes to the next steps."""
