@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from weft.engine.allocator import keep_freed_memory
 from weft.engine.seeding import outer_randomness_kept
 
 # Below so many numbers in a batch of inputs, threads cost more than they bring: their barriers spin, and on a busy
@@ -43,6 +44,8 @@ def reproducible(*, threads: int, deterministic: bool, device: torch.device) -> 
     with outer_randomness_kept():
         try:
             torch.set_num_threads(threads)
+            if device.type == "cpu":
+                keep_freed_memory()
             if device.type == "cuda" and deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from weft.engine.allocator import give_back_large_pieces
 from weft.engine.exchange import exchanging
-from weft.engine.memory import give_back_large_pieces
 from weft.engine.recomputing import found_blocks
 from weft.engine.strategy import Gradients, PooledGradients
 from weft.errors import ConfigError, Problem

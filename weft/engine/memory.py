@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import ctypes.util
 import gc
 import sys
 from pathlib import Path
 
 import torch
 
+from weft.engine.allocator import give_back_free_pages
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-_MMAP_THRESHOLD, _LARGE_PIECE = -3, 4 * 2**20  # mallopt(3); bytes
 _RESET_PEAK = "5"  # proc(5): resets VmHWM to the current resident size
 
 
@@ -40,7 +39,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self.before = torch.cuda.memory_allocated(self.device)
             return
-        _give_back_free_pages()
+        give_back_free_pages()
         with contextlib.suppress(OSError):  # where it cannot be put back, the peak of the process's life remains
             _CLEAR.write_text(_RESET_PEAK)
         self.before = _resident("VmRSS") or lifetime_peak()
@@ -75,21 +74,3 @@ def _resident(field: str) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)
-
-
-def give_back_large_pieces() -> None:
-    """From here on, memory of large tensors goes back to the system when they are gone (glibc, for tensors in main
-    memory). By itself it keeps pieces of up to 32 MiB once some were freed, and those of unlike sizes add up.
-    """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    setting = getattr(library, "mallopt", None)
-    if setting is not None:
-        setting(_MMAP_THRESHOLD, _LARGE_PIECE)
-
-
-def _give_back_free_pages() -> None:
-    """Freed memory goes back to the system, so that what is needed next shows as growth (glibc)."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    trim = getattr(library, "malloc_trim", None)
-    if trim is not None:
-        trim(0)
