@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults.nursery import Nursery
-from tests.processes.children import start, write_job
+from tests.processes.children import start, start_program, write_job
+from tests.processes.launch import free_port
 from weft.config import load_experiment
 
 pytestmark = pytest.mark.slow
@@ -34,3 +36,20 @@ def test_processes_agree_on_a_batch_size_that_is_found(nursery: Nursery, tmp_pat
     assert isinstance(training.batch_size, int)
     assert training.batch_size * training.accumulate == 16
     assert "batch_size: auto is" in ended.text
+
+
+def test_processes_are_told_where_the_first_one_finds_no_batch_size(nursery: Nursery, tmp_path: Path) -> None:
+    """Started by torchrun: each reports for itself."""
+    items = {"train": {"Noisy": {"items": 46, "width": 2}}}  # twice as wide as the network's first layer
+    job = write_job(tmp_path, {"training.batch_size": "auto", "dataset.class": items})
+    port, variables = str(free_port()), {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    jobs = [
+        start_program(
+            nursery, sys.executable, "-m", "weft", "train", job, "--out", tmp_path / "run",
+            RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=port, **variables,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    first, other = [started.wait() for started in jobs]
+    assert "Net failed" in first.err, first.text
+    assert "rank 1 could not exchange the batch size" in other.err, other.text

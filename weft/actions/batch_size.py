@@ -22,6 +22,7 @@ from weft.data import Data, fold_count, make_loader
 from weft.data.memory import available_memory
 from weft.engine import pick_device
 from weft.engine.determinism import reproducible
+from weft.engine.exchange import exchanging
 from weft.engine.memory import PeakMemory
 from weft.engine.processes import find_place
 from weft.errors import ConfigError, Problem
@@ -71,6 +72,7 @@ def settle(experiment: Experiment, *, run: Path | str | None = None, data: Data 
 
     Raises:
         ConfigError: not one item fits, or training fails on it.
+        ExchangeError: the first process found nothing, or is gone.
     """
     if not is_auto(experiment):
         return experiment
@@ -80,7 +82,8 @@ def settle(experiment: Experiment, *, run: Path | str | None = None, data: Data 
         numbers = _stored(experiment, run) or _found(experiment, data, experiment.run.processes)
     if dist.is_initialized():
         shared = torch.tensor(numbers, dtype=torch.int64)
-        dist.broadcast(shared, 0)
+        with exchanging("the batch size"):
+            dist.broadcast(shared, 0)
         numbers = (int(shared[0]), int(shared[1]))
     return with_numbers(experiment, *numbers)
 
