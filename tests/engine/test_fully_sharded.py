@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.config.helpers import valid
 from weft.config import load_experiment
 from weft.engine.checkpoints import CheckpointFolder
-from weft.engine.fully_sharded import is_sharded, local, part_of, shard, units_of, whole
+from weft.engine.fully_sharded import is_sharded, local, part_of, require_one_network, shard, units_of, whole
 from weft.engine.shard_files import (
     commit,
     damage_of,
@@ -74,6 +74,11 @@ def test_what_cannot_be_sharded_is_refused(model: nn.Module, said: str) -> None:
     with pytest.raises(ConfigError, match="cannot be sharded") as refused:
         shard(model, CPU)
     assert said in refused.value.message
+
+
+def test_several_networks_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"several networks \(one, other\): it cannot be sharded"):
+        require_one_network({"one": Stack(), "other": Stack()})
 
 
 @pytest.mark.parametrize(

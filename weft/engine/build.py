@@ -20,7 +20,7 @@ from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
 from weft.engine.compression import gradients_among_processes
 from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
-from weft.engine.fully_sharded import ShardedGradients, shard
+from weft.engine.fully_sharded import ShardedGradients, require_one_network, shard
 from weft.engine.monitoring import BestEpoch
 from weft.engine.precision import Precision
 from weft.engine.recomputing import recompute_blocks
@@ -103,6 +103,8 @@ def build_run(
             f"task {type(task).__name__} updates {', '.join(task.updates)}, but its networks are {', '.join(networks)}",
             "`networks` must return a module for each name in `updates`",
         )
+    if sharded:
+        require_one_network(networks)
     share = (participant, participants) if shares_directory else (0, 1)
     train = _loader(experiment, data, "train", namespace, share, training=True) if "train" in data.splits else None
     optimizers = {name: _optimizer(experiment, namespace, task, name, module) for name, module in networks.items()}

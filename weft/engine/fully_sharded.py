@@ -89,6 +89,16 @@ def shard(model: nn.Module, device: torch.device) -> DeviceMesh:
     return mesh
 
 
+def require_one_network(networks: dict[str, nn.Module]) -> None:
+    """Refuse tasks whose updates reach a part of the model only.
+
+    Raises:
+        ConfigError: there are several networks.
+    """
+    if len(networks) > 1:
+        raise _refused(f"the task trains several networks ({', '.join(networks)})", "train them one by one")
+
+
 def units_of(model: nn.Module) -> list[str]:
     """Names of the modules whose parameters are put together at once: blocks, and large layers of sequences.
 
