@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.engine.runs import small_experiment
 from tests.faults.nursery import Child, Nursery, wait_until
 from tests.processes.children import (
     WITHOUT_DROPOUT,
@@ -22,8 +23,11 @@ from tests.processes.children import (
     write_job,
 )
 from tests.processes.launch import free_port, is_listening
+from weft.actions import train
 from weft.actions.launching_elastic import is_restart, job_of
+from weft.actions.single import resume_one
 from weft.monitor.heartbeat import Failure, Signs
+from weft.runs import RunDirectory
 
 CASES: dict[str, tuple[dict[str, str], str | None]] = {
     "started by hand": ({}, None),
@@ -35,6 +39,17 @@ CASES: dict[str, tuple[dict[str, str], str | None]] = {
         "none_xyz123",
     ),
 }  # fmt: skip
+
+
+def test_a_finished_run_is_returned_to_all_processes_while_the_first_one_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"num_workers": 0, "device": "cpu", "progress": False, "tensorboard": False}
+    run = train(small_experiment(epochs=1, run=settings), out=tmp_path / "run")
+    with RunDirectory.open(run.path, writing=True):
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        assert resume_one(run.path, (), ()).scores == run.scores
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -67,7 +67,9 @@ def train_one(experiment: Experiment, out: Path | str | None, observers: Sequenc
 def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
     """Go on with one run; one that is finished is returned as it is."""
     place = find_place()
-    if place is not None and follows() and not is_finished(path):
+    if place is not None and follows():
+        if is_finished(path):  # the first one looks after its folder, and locks it
+            return TrainedRun(Path(path), RunDirectory.open(path).result() or {})
         return _follow(open_run(path, overrides).experiment, place)
     opened = open_run(path, overrides, writing=True)
     with opened.directory as directory:
