@@ -76,6 +76,19 @@ def test_every_size_up_to_twenty(held_out: int) -> None:
     test_any_size_is_trained_and_scored_once_on_any_number_of_processes(held_out)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_a_process_whose_first_step_has_no_items_takes_part_in_fp16(clip_norm: float | None) -> None:
+    """One item in a batch of two processes; so it is, too, with a run that goes on before the end of an epoch."""
+    settings = {**settings_of(4), "model": {"float64": False}}
+    settings["training"] = {"epochs": 1, "batch_size": 1, "precision": "fp16", "clip_norm": clip_norm}
+    runs, results = train_together(settings, 2)
+    assert len({result.model_sha256 for result in results}) == 1
+    assert len({run.state.scaler.get_scale() for run in runs if run.state.scaler is not None}) == 1
+    alone, _ = train_alone(settings)
+    for name, tensor in alone.state.model.state_dict().items():
+        assert torch.allclose(runs[0].state.model.state_dict()[name], tensor, rtol=0, atol=1e-3)
+
+
 class Alternating(Classification):
     """Trains the first layer, then the last, each while the other is frozen."""
 

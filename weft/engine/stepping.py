@@ -236,6 +236,8 @@ def _apply(
 ) -> Generator[Collective, Answer, None]:
     """Average, unscale, clip, step, and what follows a step; `error` is this participant's."""
     state, plan = run.state, run.plan
+    if plan.precision.scaler is not None and plan.precision.scaler._scale is None:
+        plan.precision.scaler.scale(torch.zeros((), device=plan.device))  # else it begins with the first loss here
     if state.strategy is not None:
         first = network == run.task.updates[0]
         flags = done.flags if first else []
