@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from torch.utils.data import Dataset
 from tests.engine.runs import build, last_weights, rows, small_experiment, trained, untimed
 from tests.engine.studies import same
 from weft.config import Component
-from weft.data import make_loader
-from weft.engine import Epoch, Observer, Step, drive_alone, training
-from weft.errors import NotFiniteError, ProtocolError
+from weft.data import Batch, make_loader
+from weft.engine import Epoch, Observer, Run, Step, drive_alone, training
+from weft.errors import NotFiniteError, ProtocolError, Stopped
 from weft.nets import MLP
+from weft.tasks import Classification, Update
 
 
 class Recorder(Observer):
@@ -39,6 +41,53 @@ class WeightedLoss(nn.CrossEntropyLoss):
 
     def __init__(self) -> None:
         super().__init__(weight=torch.tensor([1.0, 5.0]))
+
+
+class Remembering(Classification):
+    """Weighs its loss by a running mean of the losses before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = 1.0
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
+        (update,) = super().training_step(model, batch)
+        update.loss = update.loss / self.mean
+        self.mean += 0.5 * float(update.loss.detach())
+        return (update,)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.mean = state["mean"]
+
+
+class StopsAt(Observer):
+    """Asks a run to stop after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_build(self, run: Run) -> None:
+        self.run = run
+
+    def on_step(self, step: Step) -> None:
+        if step.step == self.step:
+            self.run.interruption.request("a test")
+
+
+def test_what_a_task_remembers_is_part_of_the_state() -> None:
+    undisturbed, _ = trained(small_experiment(task=Remembering))
+    stopped = build(small_experiment(task=Remembering), (StopsAt(8),))
+    with pytest.raises(Stopped):
+        drive_alone(training(stopped))
+    resumed = build(small_experiment(task=Remembering))
+    resumed.state.load_state_dict(stopped.checkpoints.load_last() or {})
+    resumed.checkpoints = stopped.checkpoints
+    drive_alone(training(resumed))
+    assert untimed(resumed) == untimed(undisturbed)
+    assert same(last_weights(resumed), last_weights(undisturbed))
 
 
 PLAIN = Component.of(MLP, in_features=30, out_features=2, hidden=[16])
@@ -332,8 +381,6 @@ def test_training_loss_is_the_mean_over_items_not_over_batches() -> None:
 
 
 def test_a_task_that_yields_other_updates_than_it_declares_is_an_error() -> None:
-    from weft.tasks import Classification, Update
-
     class Wrong(Classification):
         def training_step(self, model: nn.Module, batch: Any) -> list[Update]:
             return []

@@ -126,7 +126,7 @@ def build_run(
         model=model, prepared=prepared, networks=networks, optimizers=optimizers, schedules=schedules,
         best=_best(experiment, splits), scaler=plan.precision.scaler,
         average=MovingAverage(model, training.ema.decay) if training.ema is not None else None, strategy=strategy,
-        mesh=mesh,
+        mesh=mesh, task=task,
     )  # fmt: skip
     run = Run(
         state=state, task=task, plan=plan, train=train, splits=splits,

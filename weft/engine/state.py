@@ -18,6 +18,7 @@ from weft.engine.schedules import Schedule
 from weft.engine.seeding import random_state, set_random_state
 from weft.engine.strategy import Strategy
 from weft.errors import CheckpointError
+from weft.tasks import Task
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -77,6 +78,7 @@ class TrainingState:
     scaler: torch.amp.GradScaler | None = None
     average: MovingAverage | None = None
     strategy: Strategy | None = None
+    task: Task | None = None  # for what it remembers
     position: Position = field(default_factory=Position)
     sums: EpochSums = field(default_factory=EpochSums)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -118,13 +120,21 @@ class TrainingState:
             "history": json.dumps(self.history),  # one string: thousands of rows would be as many objects to write
             "finished": self.finished,
             "random": random_state(),
-        }
+        } | self._memory_of_task()
         return {key: plain(value, key) for key, value in state.items()}
 
     def private_state(self) -> dict[str, Any]:
-        """What is each process's own: its random generators and its part of the running epoch's sums."""
+        """What is each process's own: its random generators, its part of the running epoch's sums, and what its task
+        remembers.
+        """
         own = self.strategy.private_state_dict() if self.strategy is not None else {}
-        return {"random": random_state(), "sums": asdict(self.sums)} | ({"strategy": own} if own else {})
+        state = {"random": random_state(), "sums": asdict(self.sums)} | ({"strategy": own} if own else {})
+        return state | self._memory_of_task()
+
+    def _memory_of_task(self) -> dict[str, Any]:
+        if self.task is None or type(self.task).state_dict is Task.state_dict:
+            return {}
+        return {"task": plain(self.task.state_dict(), "task")}
 
     def load_state_dict(self, state: dict[str, Any], participant: int = 0, participants: int = 1) -> None:
         """Become the state that was saved, the global generators included.
@@ -175,6 +185,9 @@ class TrainingState:
         else:
             parts = [part["sums"] for part in private] if participant == 0 else []
             self.sums = EpochSums(**{name: sum(part[name] for part in parts) for name in asdict(EpochSums())})
+        own = private[participant] if len(private) == participants else {}
+        if self.task is not None and "task" in (memory := state | own):
+            self.task.load_state_dict(memory["task"])
         if participant < len(private):
             set_random_state(private[participant]["random"])
 

@@ -185,7 +185,7 @@ class Task:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Memory of the task itself, if it has any: tensors, numbers, strings, lists and dicts."""
+        """Memory of the task itself, if it has any: tensors, numbers, strings, lists and dicts. Part of checkpoints."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
