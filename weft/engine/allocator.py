@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # mallopt(3). The largest threshold that glibc takes is 32 MiB.
@@ -12,15 +14,24 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE_PIECE, _LARGEST_THRESHOLD, _KEPT = 4 * 2**20, 32 * 2**20, 2**30
 
 
-def keep_freed_memory() -> None:
-    """From here on, up to 1 GiB of freed memory stays with the process.
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Inside, up to 1 GiB of freed memory stays with the process.
 
     Every step of training frees and asks for the same tensors. By itself glibc gives much of it back to the system in
-    between and gets it anew, page by page: some percent of a U-Net's step on a CPU.
+    between and gets it anew, page by page: some percent of a U-Net's step on a CPU. What it would have set by itself
+    cannot be asked; afterwards the thresholds are the highest that it sets.
     """
-    if not _environment_decides():
+    if _environment_decides():
+        yield
+        return
+    _set(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+    _set(_TRIM_THRESHOLD, _KEPT)
+    try:
+        yield
+    finally:
         _set(_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
-        _set(_TRIM_THRESHOLD, _KEPT)
+        _set(_TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD)
 
 
 def give_back_large_pieces() -> None:

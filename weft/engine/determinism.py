@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-from weft.engine.allocator import keep_freed_memory
+from weft.engine.allocator import freed_memory_kept
 from weft.engine.seeding import outer_randomness_kept
 
 # Below so many numbers in a batch of inputs, threads cost more than they bring: their barriers spin, and on a busy
@@ -41,11 +41,9 @@ def reproducible(*, threads: int, deterministic: bool, device: torch.device) -> 
     settings: Any = torch.utils.deterministic  # its one attribute is made at run time
     fill_before = settings.fill_uninitialized_memory
     benchmark_before = torch.backends.cudnn.benchmark
-    with outer_randomness_kept():
+    with outer_randomness_kept(), freed_memory_kept() if device.type == "cpu" else nullcontext():
         try:
             torch.set_num_threads(threads)
-            if device.type == "cpu":
-                keep_freed_memory()
             if device.type == "cuda" and deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
                 torch.use_deterministic_algorithms(True)
