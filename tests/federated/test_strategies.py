@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pytest
@@ -30,6 +30,7 @@ from weft.federated import (
     dSGD,
     rankDAD,
 )
+from weft.federated.powersgd import orthonormal
 
 NAN, INF = float("nan"), float("inf")
 
@@ -44,17 +45,17 @@ def line() -> nn.Module:
 def _moves(strategy: Callable[[], Strategy], rounds: int = 4) -> tuple[list[Tensor], list[Tensor]]:
     """Weights after each round of two local steps, and the mean move of each round."""
     batches = random_batches({"a": [4] * 8, "b": [6] * 8}, (3,), 2)
-    after, means = [seeded(line)().weight.detach()], []  # type: ignore[list-item]
+    after, means = [seeded(line)().weight.detach()], []
     for number in range(1, rounds + 1):
         part = {name: steps[: 2 * number] for name, steps in batches.items()}
-        after.append(Sites(seeded(line), strategy, part).run()["a"]["weight"])  # type: ignore[call-arg]
+        after.append(Sites(seeded(line), strategy, part).run()["a"]["weight"])
         last = {name: steps[2 * number - 2 : 2 * number] for name, steps in batches.items()}
         start = after[-2]
 
         def begin(start: Tensor = start) -> nn.Module:
             model = seeded(line)()
             with torch.no_grad():
-                model.weight.copy_(start)  # type: ignore[operator, union-attr]
+                model.weight.copy_(start)
             return model
 
         means.append(Sites(begin, lambda: FedAvg(2), last).run()["a"]["weight"] - start)
@@ -93,18 +94,18 @@ def _unlike_sites(rounds: int, steps: int) -> tuple[dict[str, list[tuple[Tensor,
         batches[name] = [(inputs, targets)] * (rounds * steps)
         rows.append((inputs, targets))
     inputs, targets = (torch.cat(parts) for parts in zip(*rows))
-    return batches, torch.linalg.lstsq(inputs, targets).solution.T  # type: ignore[return-value]
+    return batches, torch.linalg.lstsq(inputs, targets).solution.T
 
 
 def _slowly(parameters: object) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.05)  # type: ignore[arg-type]
+    return torch.optim.SGD(parameters, lr=0.05)
 
 
 def test_scaffold_reaches_the_pooled_optimum_where_fedavg_drifts() -> None:
     batches, best = _unlike_sites(rounds=60, steps=10)
     ends = {}
     for strategy in (FedAvg, SCAFFOLD):
-        sites = Sites(seeded(line), lambda make=strategy: make(10), batches, make_optimizer=_slowly)  # type: ignore[misc, arg-type]
+        sites = Sites(seeded(line), lambda make=strategy: make(10), batches, make_optimizer=_slowly)
         ends[strategy] = float((sites.run()["a"]["weight"] - best).abs().max())
     assert ends[FedAvg] > 1e-2
     assert ends[SCAFFOLD] < 1e-8
@@ -162,26 +163,26 @@ def test_powersgd_loses_nothing_in_the_long_run() -> None:
     for _ in range(6):
         steps = []
         for model, strategy in strategies:
-            model.weight.grad = torch.randn(8, 5, generator=generator, dtype=torch.float64)  # type: ignore[assignment, union-attr]
-            wanted += 4 * model.weight.grad  # type: ignore[operator]
+            model.weight.grad = torch.randn(8, 5, generator=generator, dtype=torch.float64)
+            wanted += 4 * model.weight.grad
             steps.append(strategy.average_gradients(Gradients("main", list(model.parameters()), 4)))
         _drive(steps)
-        applied += 8 * strategies[0][0].weight.grad  # type: ignore[operator]
+        applied += 8 * strategies[0][0].weight.grad
     waiting = sum(strategy.errors["main weight"] for _, strategy in strategies)
     assert float((wanted - applied).abs().max()) > 0.1
     assert torch.allclose(applied + waiting, wanted, rtol=0, atol=1e-12)
 
 
-def _drive(steps: list[Iterator[object]]) -> list[list[Tensor]]:
+def _drive(steps: Sequence[Iterator[object]]) -> list[list[Tensor]]:
     """Drive exchanges together to their end; the answers."""
     answers: list[list[Tensor]] = []
     asked = [next(step) for step in steps]
     while asked:
-        answers.append(combine(asked))  # type: ignore[arg-type]
+        answers.append(combine(asked))
         following = []
         for step in steps:
             try:
-                following.append(step.send(answers[-1]))  # type: ignore[attr-defined]
+                following.append(step.send(answers[-1]))
             except StopIteration:
                 pass
         asked = following
@@ -273,12 +274,12 @@ def test_one_site_that_is_not_finite_makes_all_so_and_no_memory_of_it_is_kept(st
             model.zero_grad()
             model(torch.ones(3, 2, 5, 5, dtype=torch.float64)).square().mean().backward()
             if fails and number == 1:
-                model[0].weight.grad[0] = INF  # type: ignore[index, union-attr]
+                model[0].weight.grad[0] = INF
             steps.append(each.average_gradients(Gradients("main", list(model.parameters()), 3)))
         before = strategies[0].state_dict()
         _drive(steps)
     for model, each in zip(models, strategies):
-        assert all(bool(parameter.grad.isnan().all()) for parameter in model.parameters())  # type: ignore[union-attr]
+        assert all(bool(parameter.grad.isnan().all()) for parameter in model.parameters())
         shared = each.state_dict().get("shared", {})
         assert shared.get("steps") == before.get("shared", {}).get("steps")
         assert all(bool(factor.isfinite().all()) for factor in shared.get("factors", {}).values())
@@ -290,7 +291,7 @@ def test_one_site_that_is_not_finite_makes_all_so_and_no_memory_of_it_is_kept(st
 def _answer(kind: str, values: list[float], tolerated: int = 1, weights: list[float] | None = None) -> list[float]:
     weights = weights or [1.0] * len(values)
     asked = [
-        Robust("x", [torch.tensor([value]), torch.tensor([weight], dtype=torch.float64)], kind, tolerated)  # type: ignore[arg-type]
+        Robust("x", [torch.tensor([value]), torch.tensor([weight], dtype=torch.float64)], kind, tolerated)
         for value, weight in zip(values, weights)
     ]
     return [float(tensor) for tensor in combine(list(asked))]
@@ -335,17 +336,17 @@ def test_a_site_that_sends_nonsense_does_not_keep_the_others_from_learning(aggre
         weights = Sites(seeded(line), strategy, batches).run()["a"]["weight"]
         return bool((weights - truth).abs().max() < 0.7)
 
-    assert fits(lambda: dSGD(aggregate))  # type: ignore[arg-type]
+    assert fits(lambda: dSGD(aggregate))
     assert not fits(dSGD)
 
 
 def test_processes_of_one_run_refuse_robust_means() -> None:
     def steps() -> Iterator[Robust]:
         yield Robust("gradients main", [torch.ones(2), torch.ones(1, dtype=torch.float64)])
-        return RunResult("finished", 1, 1, 0.0)  # type: ignore[return-value]
+        return RunResult("finished", 1, 1, 0.0)
 
     with pytest.raises(ProtocolError, match=r"gradients main.*median.*\n.*aggregate: sum"):
-        drive_among_processes(steps(), Place(0, 2, 0, "torchrun"), Position)  # type: ignore[arg-type]
+        drive_among_processes(steps(), Place(0, 2, 0, "torchrun"), Position)
 
 
 # What travels
@@ -413,7 +414,7 @@ def _resumed(step: Iterator[object], first: object) -> Iterator[object]:
     answer = yield first
     while True:
         try:
-            answer = yield step.send(answer)  # type: ignore[attr-defined]
+            answer = yield step.send(answer)
         except StopIteration:
             return
 
@@ -432,15 +433,67 @@ def test_topk_sends_the_largest_and_then_what_waited() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: dSGD("mean"), "aggregate is 'mean'"),  # type: ignore[arg-type]
+        (lambda: dSGD("mean"), "aggregate is 'mean'"),
         (lambda: FedAvg(aggregate="krum", tolerated=-1), "tolerated is -1"),
         (lambda: FedAvg(0), "steps_per_round is 0"),
         (lambda: PowerSGD(0), "rank is 0"),
         (lambda: rankDAD(0), "rank is 0"),
         (lambda: TopK(dSGD(), 0.0), "share of top-k is 0.0"),
-        (lambda: Payload(dSGD(), "int8"), "numbers are 'int8'"),  # type: ignore[arg-type]
+        (lambda: Payload(dSGD(), "int8"), "numbers are 'int8'"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong: Callable[[], Strategy], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         wrong()
+
+
+def test_a_basis_spans_what_it_was_made_from_and_is_filled_up_at_random() -> None:
+    first, second = torch.eye(6, dtype=torch.float64)[:2]
+    for columns in ([first, 2 * first, first + second], [0 * first, 0 * first, first + second], [0 * first] * 3):
+        matrix = torch.stack(columns, dim=1)
+        bases = [orthonormal(matrix, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+        assert torch.equal(bases[0], bases[1])
+        assert not torch.allclose(bases[0].abs(), bases[2].abs())
+        for basis in bases:
+            assert torch.allclose(basis.T @ basis, torch.eye(3, dtype=torch.float64), atol=1e-12)
+            assert torch.allclose(basis @ (basis.T @ matrix), matrix, atol=1e-12)
+
+
+def test_powersgd_hears_of_a_gradient_in_a_corner() -> None:
+    """Inputs that are always zero (the border of an image) and dead units: unit vectors would miss the rest."""
+    model, strategy = nn.Linear(5, 8, bias=False), PowerSGD(1)
+    strategy.watch(model)
+    applied = torch.zeros(8, 5)
+    for step in range(4):
+        model.weight.grad = torch.zeros(8, 5)
+        model.weight.grad[-1, -1] = float(step > 0)
+        _drive([strategy.average_gradients(Gradients("main", [model.weight], 4))])
+        applied += model.weight.grad
+    assert float(applied[-1, -1]) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("strategy", [FedAvg, SCAFFOLD, FedBN])
+def test_a_site_whose_loss_was_not_finite_does_not_take_the_step(strategy: type[FedAvg]) -> None:
+    model, each = nn.Linear(5, 8), strategy()
+    each.watch(model)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, NAN)
+    assert list(each.average_gradients(Gradients("main", list(model.parameters()), 0.0))) == []
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_rankdad_takes_deltas_of_convolutions_by_position() -> None:
+    model, strategy = nn.Conv2d(4, 12, 3), rankDAD(None)
+    strategy.watch(model)
+    inputs = torch.randn(2, 4, 3, 4, generator=torch.Generator().manual_seed(0))
+    model(inputs).square().sum().backward()
+    (deltas,) = strategy._deltas.values()
+    assert deltas is not None
+    expected = 2 * model(inputs).detach()
+    assert torch.allclose(deltas[0], expected.permute(0, 2, 3, 1).reshape(4, 12))
+    assert _received_by(strategy, model) == [(4, 12), (4, 36)]
+
+
+def _received_by(strategy: Strategy, model: nn.Module) -> list[tuple[int, ...]]:
+    answers = _drive([strategy.average_gradients(Gradients("main", list(model.parameters()), 2))])
+    return [tuple(tensor.shape) for tensor in answers[-1]]
