@@ -26,6 +26,7 @@ from weft.federated import (
     dSGD,
     rankDAD,
 )
+from weft.federated.wrapping import Wrapper
 
 ALL: dict[str, Callable[[], Strategy]] = {
     "dSGD": dSGD,
@@ -171,3 +172,49 @@ def test_two_runs_in_one_process_do_not_share_a_random_generator(name: str) -> N
     trained(ALL[name], others)
     assert torch.equal(before, torch.get_rng_state())
     assert farthest(trained(ALL[name], batches), alone) == 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_called_shared_in_a_state_is_the_same_at_all_sites(name: str) -> None:
+    """A site that comes back is sent the shared state of another; never what is private."""
+    batches = random_batches({"a": [4, 3, 4, 2, 1], "b": [5, 0, 2, 6, 2], "c": [1, 2, 3, 0, 0]}, (5,), 2)
+    sites = Sites(seeded(mlp), ALL[name], batches)
+    sites.run()
+    first, *others = (flat(strategy.state_dict().get("shared", {})) for strategy in sites.strategies.values())
+    for other in others:
+        assert first.keys() == other.keys()
+        assert all(torch.equal(first[key], other[key]) for key in first)
+
+
+def flat(state: object, path: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of nested dicts, by path; numbers become tensors."""
+    if isinstance(state, dict):
+        parts = [flat(value, f"{path}/{key}") for key, value in state.items()]
+        return {key: tensor for part in parts for key, tensor in part.items()}
+    return {path: torch.as_tensor(state)}
+
+
+class Reloaded(Wrapper):
+    """Begins each step and round from its saved state, which lies in main memory."""
+
+    def begin(self) -> None:
+        self.strategy.load_state_dict(_in_main_memory(self.strategy.state_dict()))
+
+
+def _in_main_memory(state: object) -> object:
+    if isinstance(state, dict):
+        return {key: _in_main_memory(value) for key, value in state.items()}
+    return state.cpu().clone() if isinstance(state, torch.Tensor) else state
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("name", ALL)
+def test_a_strategy_that_is_saved_and_loaded_at_every_step_is_the_same(name: str, device: str) -> None:
+    batches = random_batches({"a": [4, 3, 4, 2], "b": [5, 0, 2, 6]}, (5,), 2)
+    expected = trained(ALL[name], batches)
+    for steps in batches.values():
+        steps[:] = [None if batch is None else (batch[0].to(device), batch[1].to(device)) for batch in steps]
+    make = seeded(mlp)
+    weights = Sites(lambda: make().to(device), lambda: Reloaded(ALL[name]()), batches).run()["a"]
+    on_cpu = {key: weight.cpu() for key, weight in weights.items()}
+    assert farthest(on_cpu, expected) <= (0 if device == "cpu" else 1e-2 if name == "bf16" else 1e-9)

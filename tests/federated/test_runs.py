@@ -15,6 +15,7 @@ from weft.config import Component
 from weft.data import Batch
 from weft.engine import Strategy
 from weft.errors import Stopped
+from weft.federated import PowerSGD, TopK, rankDAD
 from weft.tasks import Classification, Update
 
 FAST = ["FedAvg", "SCAFFOLD", "PowerSGD", "rankDAD"]
@@ -106,13 +107,13 @@ def test_half_precision_with_a_scaled_loss_trains(name: str) -> None:
     assert all(bool(torch.isfinite(tensor).all()) for tensor in study.weights()["site-a"].values())
 
 
-def test_sites_that_are_killed_between_the_sums_of_a_step_change_nothing() -> None:
-    """Every collective of a step in the middle, of a strategy with several of them, around one with memory."""
-    from weft.federated import PowerSGD, TopK
-
-    def strategy() -> Strategy:
-        return TopK(PowerSGD(1, warmup_steps=2), 0.5)
-
+@pytest.mark.parametrize(
+    "strategy",
+    [lambda: TopK(PowerSGD(1, warmup_steps=2), 0.5), pytest.param(lambda: rankDAD(1), marks=pytest.mark.slow)],
+    ids=["top-k of PowerSGD", "rankDAD"],
+)
+def test_sites_that_are_killed_between_the_sums_of_a_step_change_nothing(strategy: Callable[[], Strategy]) -> None:
+    """At every collective of a step in the middle, of strategies that have several of them."""
     undisturbed = Study(strategy, dropout=0.3)
     undisturbed.together.run()
     for killed_at in range(11, 15):

@@ -11,7 +11,7 @@ gc.disable()
 
 from weft.engine.build import build_run, pick_device
 from weft.engine.checkpoints import CheckpointFolder, CheckpointMemory
-from weft.engine.collectives import Collective, Gather, Sum
+from weft.engine.collectives import Collective, Gather, Robust, Sum
 from weft.engine.drivers import Participant, Together, drive_alone
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.loop import training
@@ -31,6 +31,7 @@ __all__ = [
     "Gradients",
     "Observer",
     "Participant",
+    "Robust",
     "Run",
     "RunResult",
     "Start",

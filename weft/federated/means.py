@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -57,6 +57,11 @@ def check_aggregate(aggregate: str, tolerated: int) -> None:
         raise UsageError(f"tolerated is {tolerated}", "give the number of sites that may send anything, 0 or more")
 
 
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether there is no infinity and no nan; an accelerator is waited for once. All lie on one device."""
+    return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+
 class Names:
     """Names of a model's parameters, by which memory is kept: it outlives the objects.
 
@@ -91,7 +96,7 @@ def own_part(gradients: Gradients) -> tuple[list[Tensor], Tensor]:
         weight with, where it is so, 1 for a site that is not finite (float64, [2]).
     """
     tensors = gradients.tensors()
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    finite = all_finite(tensors)
     heard = gradients.weight > 0 and finite
     factor = gradients.weight / gradients.scale if heard else 0.0
     parts = [tensor * factor if heard else torch.zeros_like(tensor) for tensor in tensors]

@@ -57,7 +57,7 @@ class SCAFFOLD(FedAvg):
         for network, names in self.trained.items():
             items, before = self.items[network], self.own_items.get(network, 0.0)
             old = {name: self.own.get(name, torch.zeros_like(parameters[name])).to(parameters[name]) for name in names}
-            new = old | self._means(network)
+            new = old | {name: mean.to(old[name]) for name, mean in self._means(network).items()}
             moves = [(parameters[name].detach() - self.start[name]) * items for name in names]
             changes = [new[name] * (before + items) - old[name] * before for name in names]
             said = torch.tensor([items], dtype=torch.float64)

@@ -12,6 +12,7 @@ from torch import Tensor
 from weft.engine import Collective, Strategy
 from weft.engine.collectives import Answer
 from weft.errors import UsageError
+from weft.federated.means import all_finite
 from weft.federated.wrapping import Wrapper, is_exact
 
 
@@ -57,7 +58,7 @@ class TopK(Wrapper):
 
     def received(self, collective: Collective, answer: Answer) -> Answer:
         """The answer; one that is not finite will not be used, so what was sent is still to be sent."""
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in answer):
+        if not all_finite([tensor for tensor in answer if not is_exact(tensor)]):
             self._next.pop(collective.tag, None)
         return answer
 
