@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weft.engine import Gradients, Participant, RunResult, Strategy, Together
+from weft.engine.collectives import combine
 from weft.engine.seeding import random_state
 from weft.engine.state import Position
 from weft.federated import encoded_bytes
@@ -106,3 +107,19 @@ def seeded(make: Callable[[], nn.Module], seed: int = 3) -> Callable[[], nn.Modu
 def farthest(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
     """The largest difference between two sets of weights."""
     return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def drive(steps: Sequence[Iterator[object]]) -> list[list[Tensor]]:
+    """Drive exchanges together to their end; the answers."""
+    answers: list[list[Tensor]] = []
+    asked = [next(step) for step in steps]
+    while asked:
+        answers.append(combine(asked))
+        following = []
+        for step in steps:
+            try:
+                following.append(step.send(answers[-1]))
+            except StopIteration:
+                pass
+        asked = following
+    return answers

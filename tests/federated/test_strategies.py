@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.federated.sites import Sites, farthest, random_batches, seeded
+from tests.federated.sites import Sites, drive, farthest, random_batches, seeded
 from tests.federated.test_properties import cnn, mlp
-from weft.engine import Gradients, RunResult, Strategy
-from weft.engine.collectives import Robust, combine
-from weft.engine.processes import Place, drive_among_processes
-from weft.engine.state import Position
-from weft.errors import ProtocolError, UsageError
+from weft.engine import Gradients, Strategy
+from weft.errors import UsageError
 from weft.federated import (
     SCAFFOLD,
     FedAdam,
@@ -166,27 +162,11 @@ def test_powersgd_loses_nothing_in_the_long_run() -> None:
             model.weight.grad = torch.randn(8, 5, generator=generator, dtype=torch.float64)
             wanted += 4 * model.weight.grad
             steps.append(strategy.average_gradients(Gradients("main", list(model.parameters()), 4)))
-        _drive(steps)
+        drive(steps)
         applied += 8 * strategies[0][0].weight.grad
     waiting = sum(strategy.errors["main weight"] for _, strategy in strategies)
     assert float((wanted - applied).abs().max()) > 0.1
     assert torch.allclose(applied + waiting, wanted, rtol=0, atol=1e-12)
-
-
-def _drive(steps: Sequence[Iterator[object]]) -> list[list[Tensor]]:
-    """Drive exchanges together to their end; the answers."""
-    answers: list[list[Tensor]] = []
-    asked = [next(step) for step in steps]
-    while asked:
-        answers.append(combine(asked))
-        following = []
-        for step in steps:
-            try:
-                following.append(step.send(answers[-1]))
-            except StopIteration:
-                pass
-        asked = following
-    return answers
 
 
 @pytest.mark.parametrize("strategy", [lambda: PowerSGD(1), lambda: PowerSGD(1, warmup_steps=2), lambda: rankDAD(1)])
@@ -215,7 +195,7 @@ def test_rankdad_adds_no_hooks_when_watching_again_and_keeps_no_deltas() -> None
     inputs = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     model(inputs).square().mean().backward()
     assert len(strategy._deltas) == 3
-    _drive([strategy.average_gradients(Gradients("main", list(model.parameters()), 4))])
+    drive([strategy.average_gradients(Gradients("main", list(model.parameters()), 4))])
     assert not strategy._deltas
 
 
@@ -277,174 +257,12 @@ def test_one_site_that_is_not_finite_makes_all_so_and_no_memory_of_it_is_kept(st
                 model[0].weight.grad[0] = INF
             steps.append(each.average_gradients(Gradients("main", list(model.parameters()), 3)))
         before = strategies[0].state_dict()
-        _drive(steps)
+        drive(steps)
     for model, each in zip(models, strategies):
         assert all(bool(parameter.grad.isnan().all()) for parameter in model.parameters())
         shared = each.state_dict().get("shared", {})
         assert shared.get("steps") == before.get("shared", {}).get("steps")
         assert all(bool(factor.isfinite().all()) for factor in shared.get("factors", {}).values())
-
-
-# Robust means
-
-
-def _answer(kind: str, values: list[float], tolerated: int = 1, weights: list[float] | None = None) -> list[float]:
-    weights = weights or [1.0] * len(values)
-    asked = [
-        Robust("x", [torch.tensor([value]), torch.tensor([weight], dtype=torch.float64)], kind, tolerated)
-        for value, weight in zip(values, weights)
-    ]
-    return [float(tensor) for tensor in combine(list(asked))]
-
-
-@pytest.mark.parametrize("bad", [1e30, -1e30, NAN, INF])
-@pytest.mark.parametrize("kind", ["median", "trimmed_mean", "krum"])
-def test_robust_means_survive_one_site_that_sends_anything(kind: str, bad: float) -> None:
-    mean, weight = _answer(kind, [1.0, 2.0, bad, 1.5, 1.25])
-    assert 1.0 <= mean <= 2.0
-    assert weight == (4.0 if bad != bad or bad == INF else 5.0)
-
-
-def test_robust_means_are_what_their_names_say() -> None:
-    assert _answer("median", [5.0, 1.0, 2.0])[0] == 2.0
-    assert _answer("median", [5.0, 1.0, 2.0, 4.0])[0] == 3.0
-    assert _answer("trimmed_mean", [100.0, 1.0, 2.0, 6.0, -50.0])[0] == 3.0
-    assert _answer("trimmed_mean", [9.0, 1.0, 2.0, 3.0, 4.0], tolerated=0)[0] == pytest.approx(3.8)
-    assert _answer("trimmed_mean", [9.0, 1.0])[0] == 5.0  # none can be left out of two
-    assert _answer("krum", [1.0, 1.1, 5.0, 1.3, -4.0])[0] == pytest.approx(1.1)
-    assert _answer("krum", [1.0, 3.0])[0] == 2.0
-    assert _answer("krum", [7.0])[0] == 7.0
-
-
-def test_sites_without_data_have_no_say_in_robust_means() -> None:
-    assert _answer("median", [0.0, 3.0, 0.0], weights=[0.0, 2.0, 0.0]) == [3.0, 2.0]
-    assert _answer("median", [1.0, 3.0], weights=[0.0, 0.0]) == [0.0, 0.0]
-    mean, weight = _answer("median", [NAN, INF])
-    assert mean != mean
-    assert weight == 0.0
-
-
-@pytest.mark.parametrize("aggregate", ["median", "trimmed_mean", "krum"])
-def test_a_site_that_sends_nonsense_does_not_keep_the_others_from_learning(aggregate: str) -> None:
-    sizes = {name: [8] * 30 for name in "abcde"}
-    batches = random_batches(sizes, (3,), 2)
-    truth = torch.tensor([[1.0, 2.0, 3.0], [-1.0, 0.5, 2.0]], dtype=torch.float64)
-    for name, steps in batches.items():
-        steps[:] = [(x[0], x[0] @ truth.T * (-1e6 if name == "c" else 1.0)) for x in steps if x is not None]
-
-    def fits(strategy: Callable[[], Strategy]) -> bool:
-        weights = Sites(seeded(line), strategy, batches).run()["a"]["weight"]
-        return bool((weights - truth).abs().max() < 0.7)
-
-    assert fits(lambda: dSGD(aggregate))
-    assert not fits(dSGD)
-
-
-def test_processes_of_one_run_refuse_robust_means() -> None:
-    def steps() -> Iterator[Robust]:
-        yield Robust("gradients main", [torch.ones(2), torch.ones(1, dtype=torch.float64)])
-        return RunResult("finished", 1, 1, 0.0)
-
-    with pytest.raises(ProtocolError, match=r"gradients main.*median.*\n.*aggregate: sum"):
-        drive_among_processes(steps(), Place(0, 2, 0, "torchrun"), Position)
-
-
-# What travels
-
-WIDE = (66, 256, 128, 64, 32, 2)
-
-
-def wide() -> nn.Module:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(WIDE):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def _bytes(strategy: Callable[[], Strategy], double: bool = False) -> int:
-    """Bytes of two steps, up and down, over five sites of float32."""
-    batches = random_batches({f"site-{number}": [16, 16] for number in range(5)}, (66,), 2)
-    if not double:
-        for steps in batches.values():
-            steps[:] = [(step[0].float(), step[1].float()) for step in steps if step is not None]
-    make = seeded(wide)
-    sites = Sites(lambda: make() if double else make().float(), strategy, batches)
-    sites.run()
-    return sites.sent + sites.received
-
-
-def test_strategies_move_as_many_bytes_as_they_say() -> None:
-    parameters = sum(parameter.numel() for parameter in wide().parameters())
-    steps, sites, ways = 2, 5, 2
-    dense = steps * sites * ways * (4 * parameters + 8)
-    assert _bytes(dSGD) == dense
-    assert _bytes(lambda: FedAvg(1)) == dense
-    assert _bytes(FedAvg) == dense // steps
-    assert _bytes(lambda: SCAFFOLD(1)) == steps * sites * ways * (8 * parameters + 8)
-    assert _bytes(lambda: Payload(dSGD(), "bf16")) == steps * sites * ways * (2 * parameters + 8)
-    assert _bytes(lambda: Payload(dSGD(), "fp32"), double=True) < _bytes(dSGD, double=True) * 0.51
-    assert _bytes(lambda: PowerSGD(2)) < dense / 10
-    assert _bytes(rankDAD) < dense / 3
-    assert _bytes(lambda: TopK(dSGD(), 0.01)) < dense / 10
-    assert _bytes(lambda: TopK(Payload(dSGD()), 0.01)) < _bytes(lambda: TopK(dSGD(), 0.01))
-
-
-def test_rounded_payloads_cannot_overflow_and_keep_weights_whole() -> None:
-    (asked,) = _asked(Payload(dSGD(), "fp16"), torch.tensor([[1e6, 3.0, 1e-3]]), weight=100_001)
-    gradients, weight = asked.tensors
-    assert float(weight) == 100_001
-    assert float(gradients[0, 0]) == pytest.approx(100_001e6, rel=1e-3)
-    assert float(gradients[0, 1]) == pytest.approx(300_003, rel=1e-3)
-    (asked,) = _asked(Payload(dSGD(), "bf16"), torch.tensor([[1e6, 3.0, NAN]]), weight=2)
-    assert bool(asked.tensors[0].isnan()[0, 2])
-    assert float(asked.tensors[0][0, 0]) == float(torch.tensor(2e6).bfloat16())
-
-
-def _asked(strategy: Strategy, gradient: Tensor, weight: float) -> list:
-    model = nn.Linear(gradient.shape[1], len(gradient), bias=False)
-    strategy.watch(model)
-    model.weight.grad = gradient.clone()
-    step = strategy.average_gradients(Gradients("main", list(model.parameters()), weight))
-    asked = [next(step)]
-    _drive([_resumed(step, asked[0])])
-    return asked
-
-
-def _resumed(step: Iterator[object], first: object) -> Iterator[object]:
-    answer = yield first
-    while True:
-        try:
-            answer = yield step.send(answer)
-        except StopIteration:
-            return
-
-
-def test_topk_sends_the_largest_and_then_what_waited() -> None:
-    strategy = TopK(dSGD(), 1 / 3)
-    (asked,) = _asked(strategy, torch.tensor([[1.0, -5.0, 3.0]]), weight=1)
-    assert asked.tensors[0].tolist() == [[0.0, -5.0, 0.0]]
-    (asked,) = _asked(strategy, torch.tensor([[1.0, 1.0, 0.0]]), weight=1)
-    assert asked.tensors[0].tolist() == [[0.0, 0.0, 3.0]]
-    (asked,) = _asked(strategy, torch.tensor([[1.0, NAN, 0.0]]), weight=1)  # nothing of it is used, nor kept
-    (asked,) = _asked(strategy, torch.tensor([[0.0, 0.0, 0.0]]), weight=1)
-    assert asked.tensors[0].tolist() == [[2.0, 0.0, 0.0]]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (lambda: dSGD("mean"), "aggregate is 'mean'"),
-        (lambda: FedAvg(aggregate="krum", tolerated=-1), "tolerated is -1"),
-        (lambda: FedAvg(0), "steps_per_round is 0"),
-        (lambda: PowerSGD(0), "rank is 0"),
-        (lambda: rankDAD(0), "rank is 0"),
-        (lambda: TopK(dSGD(), 0.0), "share of top-k is 0.0"),
-        (lambda: Payload(dSGD(), "int8"), "numbers are 'int8'"),
-    ],
-)
-def test_wrong_arguments_are_refused(wrong: Callable[[], Strategy], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        wrong()
 
 
 def test_a_basis_spans_what_it_was_made_from_and_is_filled_up_at_random() -> None:
@@ -467,7 +285,7 @@ def test_powersgd_hears_of_a_gradient_in_a_corner() -> None:
     for step in range(4):
         model.weight.grad = torch.zeros(8, 5)
         model.weight.grad[-1, -1] = float(step > 0)
-        _drive([strategy.average_gradients(Gradients("main", [model.weight], 4))])
+        drive([strategy.average_gradients(Gradients("main", [model.weight], 4))])
         applied += model.weight.grad
     assert float(applied[-1, -1]) == pytest.approx(3.0)
 
@@ -495,5 +313,22 @@ def test_rankdad_takes_deltas_of_convolutions_by_position() -> None:
 
 
 def _received_by(strategy: Strategy, model: nn.Module) -> list[tuple[int, ...]]:
-    answers = _drive([strategy.average_gradients(Gradients("main", list(model.parameters()), 2))])
+    answers = drive([strategy.average_gradients(Gradients("main", list(model.parameters()), 2))])
     return [tuple(tensor.shape) for tensor in answers[-1]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: dSGD("mean"), "aggregate is 'mean'"),
+        (lambda: FedAvg(aggregate="krum", tolerated=-1), "tolerated is -1"),
+        (lambda: FedAvg(0), "steps_per_round is 0"),
+        (lambda: PowerSGD(0), "rank is 0"),
+        (lambda: rankDAD(0), "rank is 0"),
+        (lambda: TopK(dSGD(), 0.0), "share of top-k is 0.0"),
+        (lambda: Payload(dSGD(), "int8"), "numbers are 'int8'"),
+    ],
+)
+def test_wrong_arguments_are_refused(wrong: Callable[[], Strategy], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        wrong()
