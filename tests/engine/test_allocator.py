@@ -39,6 +39,8 @@ def faults(where: str, **variables: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told anything")
 def test_pages_are_not_asked_for_anew_in_each_step_unless_the_environment_says_so() -> None:
-    assert faults("inside") < 1_000  # one step alone touches 9,375 pages
-    assert faults("outside") > 30 * 1_000
+    """A system that reclaims memory by itself may take some pages at any time."""
+    anew = faults("outside")
+    assert anew > 30 * 1_000  # one step touches 9,375 pages
+    assert faults("inside") < anew / 3
     assert faults("inside", MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > 30 * 1_000

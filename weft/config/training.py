@@ -136,8 +136,7 @@ class TrainingConfig(Section):
     batch_norm: Literal["global", "local"] = "global"
     """Whether batch statistics are shared among processes."""
     gradient_compression: GradientCompression | None = None
-    """How gradients travel between processes; without it, as they are. Then results depend on the number of processes.
-    """
+    """How gradients travel between processes; without it, as they are. With it, their number matters for results."""
     evaluate_every: Count = 1
     """Number of epochs between evaluations on the validation split."""
     train_batches: Count | None = None
