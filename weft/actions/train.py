@@ -18,6 +18,7 @@ from weft.actions.trained import TrainedRun
 from weft.config import Experiment, dump_yaml, refuse_while_loading
 from weft.data import fold_count
 from weft.engine import Observer
+from weft.engine.leaving import keep_group
 from weft.engine.processes import find_place, is_launched, joined
 from weft.errors import UsageError
 from weft.runs import RunDirectory, new_run_path
@@ -182,6 +183,8 @@ def _among_processes(experiment: Experiment) -> Iterator[None]:
     with reported(place.rank, experiment.run.timeout), ExitStack() as stack:
         with leaving_at_once(silent=not reports()):
             stack.enter_context(joined(place, timeout=experiment.run.timeout))
+        if experiment.run.sharding != "none":
+            keep_group("the caches of torch.distributed.tensor")
         yield
 
 

@@ -84,7 +84,11 @@ def main(arguments: list[str] | None = None, application: typer.Typer = app, nam
         code = end.exit_code
     except (typer.Abort, Exception) as error:
         code = _unexpected(error)
-    sys.exit(code if isinstance(code, int) else 0)
+    code = code if isinstance(code, int) else 0
+    leaving = sys.modules.get("weft.engine.leaving")  # there where several processes trained, and torch with it
+    if leaving is not None:
+        leaving.leave_at_once(code)
+    sys.exit(code)
 
 
 def _explain(error: WeftError) -> int:
