@@ -17,6 +17,7 @@ FORMS: dict[str, Any] = {
         "run": str, "fingerprint": str, "status": str, "scores": SCORES, "epochs": int, "steps": int, "seconds": float,
         "best_epoch": int, "monitor": {"metric": str, "mode": str, "best": float}, "model_sha256": str,
         "skipped_items": list, "resume": type(None),
+        "kept_epochs": [{"epoch": int, "step": int, "value": float, "file": str}],
     },
     "evaluate": {"scores": SCORES, "model_sha256": str},
     "predict": {"files": [str]},
