@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
 
 from weft.config import Component, Experiment, load_experiment, resolve
 from weft.data import open_data
@@ -19,6 +20,7 @@ from weft.engine import CheckpointFolder, CheckpointMemory, Run, build_run, driv
 from weft.engine.determinism import reproducible
 from weft.engine.fully_sharded import whole
 from weft.engine.processes import drive_among_processes, find_place, joined
+from weft.tasks import Classification
 
 TIMING = {"seconds_train", "seconds_validation", "items_per_second"}
 
@@ -30,7 +32,10 @@ def rows(count: int, float64: bool = True) -> tuple[Tensor, Tensor]:
 
 
 class Net(nn.Module):
-    """A small network, with batch normalisation and dropout where asked, in float64 or float32."""
+    """A small network, with batch normalisation and dropout where asked, in float64 or float32.
+
+    Its `seldom` part has so many units, and is for few items: there are batches that do without.
+    """
 
     def __init__(
         self,
@@ -40,6 +45,7 @@ class Net(nn.Module):
         hidden: int = 16,
         depth: int = 0,
         blocks: bool = False,
+        seldom: int = 0,
     ) -> None:
         super().__init__()
         self.dtype = torch.float64 if float64 else torch.float32
@@ -49,10 +55,30 @@ class Net(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(30, hidden), middle, nn.Tanh(), nn.Dropout(dropout), *more, nn.Linear(hidden, 2)
         )
+        self.seldom = nn.Sequential(nn.Linear(2, seldom), nn.Linear(seldom, 2)) if seldom else None
         self.to(self.dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self.layers(inputs.to(self.dtype))
+        outputs: Tensor = self.layers(inputs.to(self.dtype))
+        chosen = inputs[:, 0] > 1.2
+        if self.seldom is None or not bool(chosen.any()):
+            return outputs
+        return outputs.index_add(0, chosen.nonzero()[:, 0], self.seldom(outputs[chosen]))
+
+
+class Warmed(Classification):
+    """Trains a number that is not the model's, and that all gradients depend on."""
+
+    def networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        self.model = model
+        self.warmth = nn.Parameter(torch.ones((), dtype=torch.float64))
+        return super().networks(model)
+
+    def optimizer(self, network: str) -> Optimizer:
+        return SGD([*self.model.parameters(), self.warmth], lr=0.05)
+
+    def loss_of(self, outputs: Tensor, targets: Any) -> Tensor:
+        return super().loss_of(outputs * self.warmth, targets)
 
 
 def experiment_of(settings: dict[str, Any]) -> Experiment:

@@ -33,6 +33,27 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
         },
         1e-10,
     ),
+    "batch statistics, and parts that the items of one process alone may reach": (
+        {"model": {"batch_norm": True, "seldom": 30_000}, "training": {"optimizer": {"SGD": {"lr": 0.05}}}},
+        1e-10,
+    ),
+    "the same, summed by PowerSGD's steps that are whole": (
+        {
+            "model": {"batch_norm": True, "seldom": 30_000},
+            "training": {
+                "optimizer": {"SGD": {"lr": 0.05}},
+                "gradient_compression": {"method": "powersgd", "rank": 1, "warmup_steps": 1000},
+            },
+        },
+        1e-10,
+    ),
+    "several buckets, and parameters beside the model": (
+        {
+            "model": {"hidden": 300, "depth": 4},
+            "training": {"task": "tests.processes.job.Warmed", "optimizer": "weft.tasks.OwnOptimizer"},
+        },
+        1e-10,
+    ),
     "float32, several buckets": ({"model": {"hidden": 300, "depth": 4, "float64": False}}, 1e-5),
     "float32": ({"model": {"float64": False}}, 1e-5),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -10,6 +13,26 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from weft.engine.exchange import exchanging
+
+# Sums of gradients leave while the backward pass goes on, where statistics are exchanged too, and not in the same order
+# everywhere: a head that one process's items do not reach holds back its gradients. So each kind has a group.
+_group: dist.ProcessGroup | None = None  # None: the group of all exchanges
+
+
+@contextmanager
+def statistics_apart(timeout: timedelta) -> Iterator[None]:
+    """Inside, batch statistics travel in a process group of their own; entered by all processes, once they joined.
+
+    Args:
+        timeout: what an exchange may take before it fails.
+    """
+    global _group
+    with exchanging("addresses for batch statistics"):
+        _group = dist.new_group(timeout=timeout)
+    try:
+        yield
+    finally:
+        _group = None  # the group ends with that of all processes, if nobody else keeps it
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -30,7 +53,7 @@ class GlobalBatchNorm(_BatchNorm):
         axes = [axis for axis in range(input.dim()) if axis != 1]
         count = torch.tensor([input.numel() // input.shape[1]], dtype=torch.float64)
         with exchanging("batch statistics"):
-            dist.all_reduce(count)
+            dist.all_reduce(count, group=_group)
         total = float(count)
         mean = _sum_over_processes(input.sum(axes)) / total
         shape = [1, -1, *([1] * (input.dim() - 2))]
@@ -61,14 +84,14 @@ class _SumOverProcesses(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         total = tensor.clone()
         with exchanging("batch statistics"):
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=_group)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.clone()
         with exchanging("batch statistics"):
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=_group)
         return total
 
 

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from weft.config import TrainingConfig
+from weft.engine.batch_norm import has_batch_statistics
 from weft.engine.exchange import IN_ONE_MESSAGE
 from weft.engine.overlap import Bucket, OverlappedGradients
 from weft.engine.strategy import PooledGradients
@@ -51,6 +52,12 @@ class LowRankGradients(OverlappedGradients):
         self._memory: Any = powerSGD_hook.PowerSGDState(
             process_group=None, matrix_approximation_rank=rank, start_powerSGD_iter=warmup_steps
         )
+
+    def overlaps(self, model: nn.Module) -> bool:
+        """Not where batch statistics are exchanged in the backward pass: a bucket holds it up until the sum of its
+        factors is there, and another process may send its buckets later, as its items reach other parameters.
+        """
+        return not has_batch_statistics(model)
 
     def start(self, bucket: Bucket) -> Callable[[], Tensor]:
         """Begin to sum a bucket, as factors."""

@@ -101,13 +101,22 @@ class OverlappedGradients(PooledGradients):
         self._bucket_of: dict[nn.Parameter, Bucket] = {}
         self._sent = 0
         self._names: dict[nn.Parameter, str] = {}
+        self._hears = True  # when gradients are complete
 
     def watch(self, model: nn.Module) -> None:
         """Be told when a gradient is complete."""
+        self._hears = self.overlaps(model)
         for name, parameter in model.named_parameters():
-            self._names[parameter] = name
-            if parameter.is_floating_point():
-                _hear_of(parameter, self._arrived)
+            self._meet(parameter, name)
+
+    def overlaps(self, model: nn.Module) -> bool:
+        """Whether buckets leave in the backward pass; else they leave after it."""
+        return True
+
+    def _meet(self, parameter: nn.Parameter, name: str) -> None:
+        self._names[parameter] = name
+        if self._hears and parameter.is_floating_point():
+            _hear_of(parameter, self._arrived)
 
     def last_backward(self, parameters: list[nn.Parameter]) -> None:
         """The gradients of these parameters are complete after the backward pass that follows."""
@@ -116,6 +125,9 @@ class OverlappedGradients(PooledGradients):
     def _expect(self, parameters: list[nn.Parameter]) -> None:
         key = tuple(map(id, parameters))
         if key not in self._buckets:
+            for parameter in parameters:
+                if parameter not in self._names:  # a task's own optimizer may have some that are not the model's
+                    self._meet(parameter, f"beside the model {len(self._names)}")
             self._buckets = {known: buckets for known, buckets in self._buckets.items() if not set(known) & set(key)}
             self._buckets[key] = in_buckets(parameters, self._names)
         self._expected = self._buckets[key]

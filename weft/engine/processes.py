@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # re-exported without saying so
 
+from weft.engine.batch_norm import statistics_apart
 from weft.engine.collectives import Answer, Collective, shapes_of
 from weft.engine.drivers import check_modes, current_modes, typed_result
 from weft.engine.events import RunResult
@@ -157,7 +158,8 @@ def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.
             "the machines reach each other",
         ) from error
     try:
-        yield
+        with statistics_apart(patience):
+            yield
     finally:
         dist.destroy_process_group()
 
