@@ -169,6 +169,7 @@ def _handed_on() -> Iterator[list[int]]:
     before = {
         number: signal.signal(number, lambda number, frame: received.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not None  # else it was set in C, and could not be put back
     }
     try:
         yield received

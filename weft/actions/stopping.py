@@ -51,7 +51,8 @@ def stoppable(run: Path | str | None = None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _ask) for number in _SIGNALS}
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is not None]  # not what was set in C
+    before = {number: signal.signal(number, _ask) for number in ours}
     try:
         yield
     except Asked as asked:

@@ -11,6 +11,8 @@ from types import FrameType, TracebackType
 class Interruption:
     """Catches SIGINT and SIGTERM while it is entered (in the main thread; elsewhere it catches nothing).
 
+    What a program that Python is embedded in has set for a signal stays, as Python could not put it back afterwards.
+
     The first signal asks the run to finish its step, save and stop. A second SIGINT raises KeyboardInterrupt at once.
     """
 
@@ -22,7 +24,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) is not None:  # else it was set in C
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
