@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from tests.engine.runs import build, last_weights, small_experiment, trained
+from weft.config import Component
+from weft.engine import drive_alone, training
 from weft.errors import ConfigError
+from weft.nets import MLP
 from weft.tasks import Classification
 
 EVERY = 96  # training items of the small experiment, 24 for validation
@@ -93,3 +97,41 @@ def test_an_optimizer_that_the_experiment_names_comes_first() -> None:
 def test_a_task_that_brings_none_is_told() -> None:
     with pytest.raises(ConfigError, match="task Classification brings none for 'main'"):
         build(small_experiment(optimizer="weft.tasks.OwnOptimizer"))
+
+
+def test_a_model_that_an_earlier_run_has_trained_does_not_begin_another() -> None:
+    """As between folds: it would know the items that it is tested with."""
+    made = MLP(in_features=30, out_features=2, hidden=[16])
+
+    def the_same() -> MLP:
+        return made
+
+    trained(small_experiment(model=Component.of(the_same)))
+    with pytest.raises(ConfigError, match=r"the model is not new: an earlier run has trained its parameter \S+weight"):
+        trained(small_experiment(model=Component.of(the_same)))
+
+
+def test_a_run_that_goes_on_may_find_the_model_that_it_has_trained() -> None:
+    made = MLP(in_features=30, out_features=2, hidden=[16])
+
+    def the_same() -> MLP:
+        return made
+
+    run, _ = trained(small_experiment(model=Component.of(the_same)))
+    again = build(small_experiment(model=Component.of(the_same)))
+    state = run.checkpoints.load_last()
+    assert state is not None
+    again.state.load_state_dict(state)
+    again.checkpoints, again.resumed = run.checkpoints, True
+    assert drive_alone(training(again)).status == "finished"
+
+
+def test_models_may_share_a_part_that_is_frozen() -> None:
+    shared = nn.Sequential(nn.Linear(30, 8), nn.Tanh())
+
+    def with_head() -> nn.Sequential:
+        return nn.Sequential(shared, nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 2))
+
+    again = {"activation_checkpointing": ["0", "1"]}
+    for _ in range(2):
+        trained(small_experiment(model={"component": Component.of(with_head), "freeze": ["0.*"]}, run=again))

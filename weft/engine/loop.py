@@ -37,6 +37,7 @@ from weft.engine.sharing import all_rows, save, save_best, share_state
 from weft.engine.smallest_batch import check_smallest_batch
 from weft.engine.state import EpochSums
 from weft.engine.stepping import StepLoss, not_finite, take_step
+from weft.engine.untrained import require_untrained
 from weft.errors import NotFiniteError, Stopped
 from weft.runs import resume_command
 
@@ -49,11 +50,12 @@ def training(run: Run) -> Steps:
     Raises:
         Stopped: a signal came; the state was saved.
         NotFiniteError: the loss or the weights are not finite.
-        ConfigError: the model cannot train on a last batch of one item.
+        ConfigError: the model cannot train on a last batch of one item, or an earlier run has trained it.
     """
     yield from share_state(run)
     run.announce()
     state = run.state
+    require_untrained(run)
     if state.strategy is not None:
         state.strategy.watch(state.model)
     if state.position.step == 0:

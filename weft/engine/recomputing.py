@@ -152,6 +152,8 @@ class _Recomputed:
 
 def _recomputed(kind: type[nn.Module]) -> type[nn.Module]:
     """A class like the given one whose forward pass is computed again; a copy of such a module is one, too."""
+    if issubclass(kind, _Recomputed):  # a part of several models
+        return kind
     return type(kind.__name__, (_Recomputed, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
 
 
