@@ -34,7 +34,10 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
         1e-10,
     ),
     "batch statistics, and parts that the items of one process alone may reach": (
-        {"model": {"batch_norm": True, "seldom": 30_000}, "training": {"optimizer": {"SGD": {"lr": 0.05}}}},
+        {
+            "model": {"batch_norm": True, "seldom": 30_000},
+            "training": {"optimizer": {"SGD": {"lr": 0.05, "momentum": 0.9}}},
+        },
         1e-10,
     ),
     "the same, summed by PowerSGD's steps that are whole": (

@@ -123,12 +123,20 @@ class PooledGradients(Strategy):
         self.batch_size = batch_size
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
-        """Replace the gradients by their sum over all processes, divided by the items that the batch really had."""
-        said = torch.tensor([gradients.weight, *gradients.flags], dtype=torch.float64)
+        """Replace the gradients by their sum over all processes, divided by the items that the batch really had.
+
+        What no process's items reached has no gradient, as with one process: an optimizer with momentum would move it.
+        """
+        there = [int(parameter.grad is not None) for parameter in gradients.parameters]
+        said = torch.tensor([gradients.weight, *gradients.flags, *there], dtype=torch.float64)
         *sums, told = yield Sum(f"gradients {gradients.network}", [*self.sent(gradients), said])
-        total, *flags = told.tolist()
+        total, *counts = told.tolist()
+        flags, reached = counts[: len(gradients.flags)], counts[len(gradients.flags) :]
         gradients.failed, gradients.flags = not math.isfinite(total), [int(flag) for flag in flags]
         self.take(gradients, sums, total / self.batch_size)
+        for parameter, processes in zip(gradients.parameters, reached, strict=True):
+            if not processes:
+                parameter.grad = None
 
     def sent(self, gradients: Gradients) -> list[Tensor]:
         """What is summed over the processes."""
