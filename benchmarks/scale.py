@@ -41,7 +41,7 @@ from benchmarks.sharding import member as sharding_member
 from weft.config import Component, load_experiment, resolve
 from weft.data import open_data
 from weft.data.order import permutation
-from weft.engine import build_run, drive_alone, training
+from weft.engine import Epoch, Observer, build_run, drive_alone, training
 from weft.engine.determinism import reproducible
 from weft.engine.processes import drive_among_processes, find_place, joined
 
@@ -213,12 +213,23 @@ def by_weft(case: Case, folder: str) -> tuple[float, float, dict[str, torch.Tens
         participant=0 if place is None else place.rank, shares_directory=place is not None,
     )  # fmt: skip
     run.splits.pop("train", None)  # the bare loop does not score the training split at the end either
+    watch = _Watch()
+    run.observers.observers.append(watch)
     wall, cpu = time.perf_counter(), time.process_time()
     if place is None:
         drive_alone(training(run))
     else:
         drive_among_processes(training(run), place, lambda: run.state.position)
-    return time.perf_counter() - wall, time.process_time() - cpu, dict(run.state.model.state_dict())
+    return watch.wall - wall, watch.cpu - cpu, dict(run.state.model.state_dict())
+
+
+class _Watch(Observer):
+    """When the last epoch ended; the scores of the best weights come after it, which the bare loop does without."""
+
+    wall = cpu = 0.0
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
 
 
 def by_hand(case: Case, folder: str) -> tuple[float, float, dict[str, torch.Tensor]]:
