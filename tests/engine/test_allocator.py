@@ -41,6 +41,8 @@ def faults(where: str, **variables: str) -> int:
 def test_pages_are_not_asked_for_anew_in_each_step_unless_the_environment_says_so() -> None:
     """A system that reclaims memory by itself may take some pages at any time."""
     anew = faults("outside")
+    if anew == 0:
+        pytest.skip("this system counts no page faults")
     assert anew > 30 * 1_000  # one step touches 9,375 pages
     assert faults("inside") < anew / 3
     assert faults("inside", MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > 30 * 1_000
