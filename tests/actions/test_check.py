@@ -134,7 +134,11 @@ def test_labels_of_0_and_255_are_found_in_tables(tmp_path: Path) -> None:
     for table in (train, validation):
         table["label"] = (table["label"] > 0) * 255
     tables(tmp_path, train, validation)
-    found(check(experiment(tmp_path)), "label values")
+    finding = found(check(experiment(tmp_path)), "label values")
+    assert finding.where == "target 'label'"
+    assert "256 classes" in finding.message
+    assert finding.remedy == "store 1 instead of 255"
+    assert finding.evidence["values"] == [0, 255]
 
 
 def test_masks_with_a_fraction_are_found(tmp_path: Path) -> None:
@@ -150,7 +154,10 @@ def test_labels_that_begin_with_1_are_found(tmp_path: Path) -> None:
         table["label"] = table["label"] + 1
     tables(tmp_path, train, validation)
     report = check(experiment(tmp_path, model={"MLP": {"in_features": 3, "out_features": 4}}))
-    found(report, "label values", "warning")
+    finding = found(report, "label values", "warning")
+    assert finding.where == "target 'label'"
+    assert finding.remedy == "count classes from 0: subtract 1"
+    assert finding.evidence["values"] == [1, 2, 3]
 
 
 # --- inputs -----------------------------------------------------------------------------------------------------------
@@ -313,7 +320,10 @@ def test_items_with_unlike_labels_are_found(tmp_path: Path) -> None:
         train[name][3] = train[name][5]
     train["label"][3], train["label"][5] = 0, 1
     tables(tmp_path, train)
-    found(check(experiment(tmp_path)), "contradictory labels", "warning")
+    finding = found(check(experiment(tmp_path)), "contradictory labels", "warning")
+    assert finding.where == "train"
+    assert "train.csv line 5, train.csv line 7" in finding.message
+    assert finding.evidence["items"] == [["line 5", "line 7"]]
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------
@@ -335,7 +345,10 @@ def test_a_class_missing_from_validation_is_a_warning(tmp_path: Path) -> None:
     validation["label"] = validation["label"] % 2
     tables(tmp_path, None, validation)
     report = check(experiment(tmp_path))
-    found(report, "missing class", "warning")
+    finding = found(report, "missing class", "warning")
+    assert finding.where == "validation"
+    assert "its scores say nothing" in finding.message
+    assert finding.evidence["classes"] == ["2"]
     assert report.ok
 
 
@@ -358,7 +371,7 @@ def test_a_wrong_output_size_is_found(tmp_path: Path) -> None:
     report = check(experiment(tmp_path, model={"MLP": {"in_features": 3, "out_features": 2}}))
     assert found(report, "output size").evidence == {"outputs": 2, "classes": 3}
     many = check(experiment(tmp_path, model={"MLP": {"in_features": 3, "out_features": 5}}))
-    found(many, "output size", "warning")
+    assert found(many, "output size", "warning").evidence == {"outputs": 5, "classes": 3}
 
 
 def test_shapes_that_do_not_fit_are_found_with_the_layer(tmp_path: Path) -> None:
@@ -396,7 +409,9 @@ def test_softmax_twice_is_found(tmp_path: Path, loss: str | None, last: str) -> 
 
 def test_a_loss_that_wants_log_probabilities_is_found(tmp_path: Path) -> None:
     tables(tmp_path)
-    found(check(experiment(tmp_path, training__loss="NLLLoss")), "loss scale")
+    finding = found(check(experiment(tmp_path, training__loss="NLLLoss")), "loss scale")
+    assert finding.message == "NLLLoss takes log-probabilities, but the model gives logits"
+    assert "LogSoftmax" in finding.remedy
     changes = own_model(tmp_path, "return self.last(self.first(x).relu()).log_softmax(1)")
     assert check(experiment(tmp_path, training__loss="NLLLoss", **changes)).findings == []
 
@@ -414,8 +429,10 @@ def test_dead_gradients_are_found_by_layer(tmp_path: Path) -> None:
         tmp_path, "return self.last(self.first(x).relu())", "nn.init.constant_(self.first.bias, -1000.0)"
     )
     report = check(experiment(tmp_path, **changes))
-    assert "first" in found(report, "dead gradients").where
-    found(report, "unused input")
+    dead = found(report, "dead gradients")
+    assert dead.where == "first"
+    assert dead.evidence["parameters"] == {"first.weight": 0.0, "first.bias": 0.0}
+    assert found(report, "unused input").message == "the outputs do not depend on the inputs at all"
 
 
 def test_a_graph_that_is_cut_is_found(tmp_path: Path) -> None:
@@ -428,10 +445,15 @@ def test_vanishing_and_exploding_gradients_are_found(tmp_path: Path) -> None:
     tables(tmp_path)
     layers = "self.deep = nn.Sequential(*[m for _ in range(20) for m in (nn.Linear(16, 16), nn.Sigmoid())])"
     changes = own_model(tmp_path, "return self.last(self.deep(self.first(x)))", layers)
-    found(check(experiment(tmp_path, **changes)), "vanishing gradients", "error", "warning")
+    vanishing = found(check(experiment(tmp_path, **changes)), "vanishing gradients", "error", "warning")
+    assert vanishing.where.startswith("first, deep.0, deep.2")
+    assert "last.weight" not in vanishing.evidence["parameters"]
+    assert vanishing.evidence["parameters"]["first.weight"] < 1e-12
     layers = "self.deep = nn.Sequential(*[nn.Linear(16, 16) for _ in range(4)]); self.deep.apply(lambda m: hasattr(m, 'weight') and nn.init.normal_(m.weight, std=10.0))"  # noqa: E501
     changes = own_model(tmp_path, "return self.last(self.deep(self.first(x)))", layers)
-    found(check(experiment(tmp_path, **changes)), "exploding gradients", "error", "warning")
+    exploding = found(check(experiment(tmp_path, **changes)), "exploding gradients", "error", "warning")
+    assert "clip_norm" in exploding.remedy
+    assert exploding.evidence["parameters"]["first.weight"] > 1e3
 
 
 def test_a_layer_that_begins_with_zeros_is_not_dead(tmp_path: Path) -> None:
@@ -444,7 +466,10 @@ def test_a_layer_that_begins_with_zeros_is_not_dead(tmp_path: Path) -> None:
 def test_a_model_that_cannot_learn_by_heart_is_found(tmp_path: Path) -> None:
     tables(tmp_path)
     changes = own_model(tmp_path, "return self.last(self.first(torch.randn_like(x) + 0 * x).relu())")
-    found(check(experiment(tmp_path, **changes)), "overfit one batch", "warning")
+    finding = found(check(experiment(tmp_path, **changes)), "overfit one batch", "warning")
+    assert "cannot be learned by heart" in finding.message
+    assert finding.evidence["steps"] > 100
+    assert finding.evidence["last"] > 0.5 * finding.evidence["first"]
 
 
 def test_a_last_batch_of_one_is_found_where_batch_normalisation_cannot_take_it(tmp_path: Path) -> None:
@@ -464,12 +489,19 @@ def test_a_mode_that_keeps_the_worst_epoch_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "severity"),
-    [({"AdamW": {"lr": 3.0}}, "warning"), ({"Adam": {"lr": 1e-12}}, "warning"), ({"SGD": {"lr": 0.0}}, "error")],
+    ("optimizer", "severity", "message"),
+    [
+        ({"AdamW": {"lr": 3.0}}, "warning", "a learning rate of 3 is absurdly high for AdamW"),
+        ({"Adam": {"lr": 1e-12}}, "warning", "a learning rate of 1e-12 is absurdly low for Adam"),
+        ({"SGD": {"lr": 0.0}}, "error", "the learning rate is 0: nothing is learned"),
+    ],
 )
-def test_absurd_learning_rates_are_found(tmp_path: Path, optimizer: dict[str, Any], severity: str) -> None:
+def test_absurd_learning_rates_are_found(
+    tmp_path: Path, optimizer: dict[str, Any], severity: str, message: str
+) -> None:
     tables(tmp_path)
-    found(check(experiment(tmp_path, training__optimizer=optimizer)), "learning rate", severity)
+    finding = found(check(experiment(tmp_path, training__optimizer=optimizer)), "learning rate", severity)
+    assert (finding.where, finding.message) == ("training.optimizer", message)
 
 
 def test_a_learning_rate_that_throws_the_model_off_is_found(tmp_path: Path) -> None:
@@ -478,12 +510,19 @@ def test_a_learning_rate_that_throws_the_model_off_is_found(tmp_path: Path) -> N
         table["a"] *= 300
     tables(tmp_path, train, validation)
     report = check(experiment(tmp_path, training__optimizer={"SGD": {"lr": 5.0}}))
-    found(report, "learning rate", "warning", "error")
+    finding = found(report, "learning rate", "warning", "error")
+    assert finding.evidence["learning_rates"] == [5.0]
+    assert not finding.evidence["after"] < 1000 * finding.evidence["before"]  # a number too large, or none at all
 
 
 def test_a_batch_size_that_leaves_no_step_is_found(tmp_path: Path) -> None:
     tables(tmp_path)
-    found(check(experiment(tmp_path, training__batch_size=64, training__drop_last=True)), "batch size")
+    report = check(experiment(tmp_path, training__batch_size=64, training__drop_last=True))
+    finding = found(report, "batch size")
+    assert finding.where == "training.batch_size"
+    assert finding.message.startswith("60 items make no full batch of 64")
+    assert finding.remedy == "use a batch_size of at most 60, or remove drop_last"
+    assert not report.ok
 
 
 # --- the report -------------------------------------------------------------------------------------------------------

@@ -128,10 +128,19 @@ def test_a_run_that_goes_on_may_find_the_model_that_it_has_trained() -> None:
 
 def test_models_may_share_a_part_that_is_frozen() -> None:
     shared = nn.Sequential(nn.Linear(30, 8), nn.Tanh())
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    heads: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
 
     def with_head() -> nn.Sequential:
-        return nn.Sequential(shared, nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 2))
+        head = nn.Sequential(nn.Sequential(nn.Linear(8, 8), nn.Tanh()), nn.Linear(8, 2))
+        heads.append((head, {name: tensor.clone() for name, tensor in head.state_dict().items()}))
+        return nn.Sequential(shared, *head)
 
     again = {"activation_checkpointing": ["0", "1"]}
     for _ in range(2):
-        trained(small_experiment(model={"component": Component.of(with_head), "freeze": ["0.*"]}, run=again))
+        run, _ = trained(small_experiment(model={"component": Component.of(with_head), "freeze": ["0.*"]}, run=again))
+        assert run.state.position.step == 3 * (EVERY // 16)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in shared.state_dict().items())
+    assert len(heads) == 2
+    for head, untrained in heads:
+        assert not any(torch.equal(tensor, untrained[name]) for name, tensor in head.state_dict().items())
