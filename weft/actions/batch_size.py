@@ -16,9 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from weft.actions.beginning import begun_already, require_training_data
 from weft.actions.checking.estimates import size as words
 from weft.actions.checking.trial import build_trial, ready, trial_step
-from weft.actions.opening import open_experiment_data
+from weft.actions.opening import one_fold, open_experiment_data
 from weft.config import Experiment, load_experiment
-from weft.data import Data, fold_count, make_loader
+from weft.data import Data, make_loader
 from weft.data.memory import available_memory
 from weft.engine import pick_device
 from weft.engine.determinism import reproducible
@@ -105,8 +105,7 @@ def _stored(experiment: Experiment, run: Path | str | None) -> tuple[int, int] |
 def _found(experiment: Experiment, data: Data | None, processes: int) -> tuple[int, int]:
     place = find_place()
     if data is None:
-        folds = experiment.fold is None and fold_count(experiment.dataset, experiment.base) is not None
-        data = open_experiment_data(experiment.model_copy(update={"fold": 1}) if folds else experiment)
+        data = open_experiment_data(one_fold(experiment))
     require_training_data(data)
     found = find_batch_size(experiment, data, processes=processes if place is None else place.world)
     per_step = f", {found.accumulate} batches to a step" if found.accumulate > 1 else ""

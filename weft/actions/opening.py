@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from weft.config import Experiment, load_experiment, resolve, to_dict
-from weft.data import Data, check_targets, digest_data, make_loader, open_data
+from weft.data import Data, check_targets, digest_data, fold_count, make_loader, open_data
 from weft.engine.determinism import choose_threads
 from weft.errors import ConfigError, RunDirectoryError, UsageError
 from weft.runs import RunDirectory, is_run, resume_command
@@ -127,6 +127,16 @@ def require_same_experiment(path: Path | str, experiment: Experiment) -> None:
 def _compared(experiment: Experiment) -> dict[str, Any]:
     written = to_dict(experiment)
     return dict(flatten({key: value for key, value in written.items() if key not in ("name", "run", "patches")}))
+
+
+def folds_of(experiment: Experiment) -> int | None:
+    """How many folds are to be trained; None where there are none, or one of them is chosen."""
+    return None if experiment.fold is not None else fold_count(experiment.dataset, experiment.base)
+
+
+def one_fold(experiment: Experiment) -> Experiment:
+    """The experiment of the first fold, for what looks at one; an experiment without folds is returned as it is."""
+    return experiment if folds_of(experiment) is None else experiment.model_copy(update={"fold": 1})
 
 
 def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | None = None) -> Data:

@@ -19,9 +19,9 @@ from weft.actions.batch_size import settle
 from weft.actions.beginning import require_training_data
 from weft.actions.checking.estimates import existing
 from weft.actions.launching import launch, reported
-from weft.actions.opening import Source, load, open_experiment_data, open_run, threads_of
+from weft.actions.opening import Source, load, one_fold, open_experiment_data, open_run, threads_of
 from weft.config import Experiment
-from weft.data import Data, fold_count
+from weft.data import Data
 from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
@@ -168,8 +168,7 @@ def _among_processes(
 
 
 def _profile(experiment: Experiment, place: Place | None, steps: int, trace: Path | str | None) -> Profile:
-    if experiment.fold is None and fold_count(experiment.dataset, experiment.base) is not None:
-        experiment = experiment.model_copy(update={"fold": 1})
+    experiment = one_fold(experiment)
     with _joined(place, experiment):
         data = open_experiment_data(experiment)
         require_training_data(data)

@@ -11,12 +11,11 @@ from weft.actions.beginning import begun_already
 from weft.actions.folds import follow_folds, resume_folds, stored_folds, train_folds
 from weft.actions.launching import launch, reported, reports
 from weft.actions.launching_elastic import is_restart, run_of_job
-from weft.actions.opening import Source, load, open_run, require_same_experiment
+from weft.actions.opening import Source, folds_of, load, open_run, require_same_experiment
 from weft.actions.single import follows, is_finished, resume_one, train_one
 from weft.actions.stopping import leaving_at_once, stoppable
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, dump_yaml, refuse_while_loading
-from weft.data import fold_count
 from weft.engine import Observer
 from weft.engine.leaving import keep_group
 from weft.engine.processes import find_place, is_launched, joined
@@ -96,13 +95,13 @@ def _train(
     dump_yaml(experiment)  # what cannot be written down could not be resumed: told before a directory is made
     experiment = settle(experiment, run=out if resume else None)
     if follows() and not (out is not None and is_finished(out)):
-        if _is_cross_validation(experiment):
+        if folds_of(experiment) is not None:
             return follow_folds(experiment, Path(out) if out is not None else None, _of_run(overrides))
         return train_one(experiment, out, observers)
     if resume and out is not None and begun_already(out):
         require_same_experiment(out, experiment)
         return _go_on(Path(out), _of_run(overrides), observers)
-    if _is_cross_validation(experiment):
+    if folds_of(experiment) is not None:
         return train_folds(experiment, out, observers)
     return train_one(experiment, out, observers)
 
@@ -193,7 +192,3 @@ def _go_on(path: Path, overrides: Sequence[str], observers: Sequence[Observer]) 
     if directory.summary_file.exists() or directory.folds():
         return resume_folds(path, overrides, observers)
     return resume_one(path, overrides, observers)
-
-
-def _is_cross_validation(experiment: Experiment) -> bool:
-    return experiment.fold is None and fold_count(experiment.dataset, experiment.base) is not None

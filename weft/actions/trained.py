@@ -12,7 +12,7 @@ from torch import nn
 
 from weft.actions.opening import open_run
 from weft.config import Experiment
-from weft.engine.build import build_model, pick_device
+from weft.engine.network import build_model, pick_device
 from weft.engine.seeding import outer_randomness_kept
 from weft.engine.weights import load_weights
 from weft.errors import UsageError

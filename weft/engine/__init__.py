@@ -9,12 +9,13 @@ import gc
 _collecting = gc.isenabled()
 gc.disable()
 
-from weft.engine.build import build_run, pick_device
+from weft.engine.build import build_run
 from weft.engine.checkpoints import CheckpointFolder, CheckpointMemory
 from weft.engine.collectives import Collective, Gather, Robust, Sum
 from weft.engine.drivers import Participant, Together, drive_alone
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.loop import training
+from weft.engine.network import pick_device
 from weft.engine.run import Run
 from weft.engine.strategy import AverageGradients, Gradients, Strategy
 

@@ -27,12 +27,12 @@ from weft.actions.checking.trial import (
     trial_step,
 )
 from weft.actions.checking.unused import ignored_inputs
-from weft.actions.opening import Source, load, open_experiment_data, open_run, threads_of
+from weft.actions.opening import Source, load, one_fold, open_experiment_data, open_run, threads_of
 from weft.config import Experiment
 from weft.data import Batch, Data
 from weft.engine import pick_device
-from weft.engine.build import build_model
 from weft.engine.determinism import reproducible
+from weft.engine.network import build_model
 from weft.engine.run import Run
 from weft.engine.seeding import outer_randomness_kept, seed_everything
 from weft.engine.weights import load_weights, save_weights
@@ -134,21 +134,15 @@ def _open(source: Source, overrides: Sequence[str]) -> tuple[Experiment, Data, P
                 f"{directory.path} has no model.safetensors: it did not finish",
                 "finish it, or test the model of its experiment file",
             )
-        experiment = _one_fold(opened.experiment)
+        experiment = one_fold(opened.experiment)
         return (
             experiment,
             open_experiment_data(experiment, directory.read_json(directory.statistics_file)),
             directory.weights,
         )
-    experiment = _one_fold(load(source, overrides))
+    experiment = one_fold(load(source, overrides))
     data = open_experiment_data(experiment)
     return settle(experiment, data=data), data, None
-
-
-def _one_fold(experiment: Experiment) -> Experiment:
-    split = experiment.dataset.split
-    folded = split is not None and split.folds is not None and experiment.fold is None
-    return experiment.model_copy(update={"fold": 1}) if folded else experiment
 
 
 @dataclass(slots=True)

@@ -1,0 +1,111 @@
+"""Loaders of the splits, and what they are scored with."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from weft.config import Component, Experiment, Namespace, TrainingConfig
+from weft.data import Data, Loader, SplitData, auto_workers, build_sampler, make_loader
+from weft.engine.run import ScoredSplit
+from weft.errors import ConfigError, DataError, Problem
+from weft.metrics import ScoreBook
+from weft.tasks import Task
+
+# Batches of training that are scored at once, and the most input numbers that these may have together.
+_SCORED_TOGETHER = 8
+_SCORED_NUMBERS = 65_536
+
+
+def train_loader(experiment: Experiment, data: Data, namespace: Namespace, share: tuple[int, int]) -> Loader | None:
+    """The loader of the training split; None where there is none.
+
+    Args:
+        experiment, data, namespace: what is trained.
+        share: which participant this is, of how many that divide each batch among them.
+
+    Raises:
+        ConfigError: an epoch would have no step.
+        DataError: the split is empty.
+    """
+    if "train" not in data.splits:
+        return None
+    train = _loader(experiment, data, "train", namespace, share, training=True)
+    if len(train) == 0:
+        raise ConfigError(
+            Problem(
+                f"{train.visits} items are fewer than a batch of {train.batch_size}, and such a batch is left out",
+                "lower training.batch_size, or set training.drop_last: false",
+                ("training", "drop_last"),
+            )
+        )
+    return train
+
+
+def score_splits(
+    experiment: Experiment, data: Data, task: Task, namespace: Namespace, share: tuple[int, int]
+) -> dict[str, ScoredSplit]:
+    """Loaders and score books of the splits that can be scored, in the order train, validation, test."""
+    names = [name for name in ("train", "validation", "test") if name in data.splits]
+    splits: dict[str, ScoredSplit] = {}
+    for name in names:
+        loader = _loader(experiment, data, name, namespace, share, training=False)
+        splits[name] = ScoredSplit(loader, build_book(experiment, task, namespace), list(data.splits[name].cases))
+    return splits
+
+
+def build_book(experiment: Experiment, task: Task, namespace: Namespace) -> ScoreBook:
+    """The score book of the experiment's metrics."""
+    chosen = experiment.training.metrics
+    metrics = None if chosen is None else [_metric(component, namespace) for component in chosen]
+    return task.build_scores(metrics)
+
+
+def _metric(component: Component, namespace: Namespace) -> Any:
+    found = namespace.find(component, "metric")
+    if isinstance(found, str):
+        return (found, component.arguments) if component.arguments else found
+    if component.is_finished or (inspect.isroutine(found) and not component.arguments):
+        return found
+    return namespace.build(component, "metric")
+
+
+def _loader(
+    experiment: Experiment, data: Data, name: str, namespace: Namespace, share: tuple[int, int], *, training: bool
+) -> Loader:
+    split = data.splits[name]
+    if len(split) == 0:
+        raise DataError(f"the {name} split is empty", "check the table and the ratios of dataset.split")
+    settings, workers = experiment.training, experiment.run.num_workers
+    component = experiment.dataset.samplers.get(name) if training or name != "train" else None  # type: ignore[call-overload]
+    batches = settings.train_batches if training else settings.evaluation_batches
+    together = settings.items_per_batch if training else settings.evaluation_batch_size or settings.items_per_batch
+    return make_loader(
+        split,
+        batch_size=settings.items_per_batch if training else evaluation_batch_size(settings, split),
+        seed=experiment.seed,
+        shuffle=training,
+        drop_last=settings.drop_last and training,
+        num_workers=auto_workers(split, settings.items_per_batch) if workers == "auto" else int(workers),
+        sampler=build_sampler(component, namespace, split) if component is not None else None,
+        augment=training,
+        share=share,
+        pin_memory=torch.cuda.is_available(),
+        limit=None if batches is None else batches * together,
+    )
+
+
+def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:
+    """Number of items that are scored at once: what the experiment says, or `batch_size`.
+
+    Small rows that lie in memory go several batches at a time: without gradients these need no more memory than one
+    batch in training, and the costs of a call are shared.
+    """
+    size = settings.items_per_batch
+    if settings.evaluation_batch_size is not None or split.arrays is None:
+        return settings.evaluation_batch_size or size
+    inputs = split.arrays[0] if isinstance(split.arrays[0], tuple) else (split.arrays[0],)
+    row: int = sum(part[0].numel() for part in inputs)
+    return max(size, min(size * _SCORED_TOGETHER, _SCORED_NUMBERS // max(row, 1)))
