@@ -16,7 +16,8 @@ from weft.config import Component, Experiment, Namespace, TrainingConfig
 from weft.data import Data, SplitData, auto_workers, build_sampler, make_loader
 from weft.engine.averaging import MovingAverage
 from weft.engine.batch_norm import with_global_statistics
-from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
+from weft.engine.checkpoint_memory import CheckpointMemory
+from weft.engine.checkpoints import CheckpointStore
 from weft.engine.compression import gradients_among_processes
 from weft.engine.events import Observer
 from weft.engine.freezing import check_freezing
@@ -58,6 +59,9 @@ def build_run(
     participants: int = 1,
     participant: int = 0,
     shares_directory: bool = False,
+    gather: bool = True,
+    steps_per_epoch: int | None = None,
+    splits: Sequence[str] = (),
 ) -> Run:
     """Build everything that a run needs; the global generators are seeded on the way, before the model is made.
 
@@ -72,6 +76,9 @@ def build_run(
         strategy: what participants exchange; None alone.
         participants, participant: how many take part, and which one this is.
         shares_directory: they are processes of one run: each takes its share of every batch, and the first one writes.
+        gather: whether predictions may leave a participant where a score does not follow from sums.
+        steps_per_epoch: of the participant that has most, for schedules; by default this one's.
+        splits: names of those that are scored though this participant has nothing in them.
 
     Raises:
         ConfigError, DataError: the parts do not fit.
@@ -116,20 +123,21 @@ def build_run(
                 ("training", "drop_last"),
             )
         )
-    steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
+    if steps_per_epoch is None:
+        steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
     schedules = {
         name: build_schedule(training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer))
         for name, optimizer in optimizers.items()
     }
-    splits = score_splits(experiment, data, task, namespace, share)
+    scored = score_splits(experiment, data, task, namespace, share, gather=gather, further=splits)
     state = TrainingState(
         model=model, prepared=prepared, networks=networks, optimizers=optimizers, schedules=schedules,
-        best=_best(experiment, splits), scaler=plan.precision.scaler,
+        best=_best(experiment, scored), scaler=plan.precision.scaler,
         average=MovingAverage(model, training.ema.decay) if training.ema is not None else None, strategy=strategy,
         mesh=mesh, task=task,
     )  # fmt: skip
     run = Run(
-        state=state, task=task, plan=plan, train=train, splits=splits,
+        state=state, task=task, plan=plan, train=train, splits=scored,
         cases=list(data.splits["train"].cases) if train is not None else [], name=experiment.name, path=path,
         history=history, observers=Observers(list(observers)),
         checkpoints=checkpoints if checkpoints is not None else CheckpointMemory(),
@@ -242,22 +250,47 @@ def prepare(model: nn.Module, training: TrainingConfig) -> nn.Module:
 
 
 def score_splits(
-    experiment: Experiment, data: Data, task: Task, namespace: Namespace, share: tuple[int, int]
+    experiment: Experiment,
+    data: Data,
+    task: Task,
+    namespace: Namespace,
+    share: tuple[int, int],
+    *,
+    gather: bool = True,
+    further: Sequence[str] = (),
 ) -> dict[str, ScoredSplit]:
-    """Loaders and score books of the splits that can be scored, in the order train, validation, test."""
-    names = [name for name in ("train", "validation", "test") if name in data.splits]
+    """Loaders and score books of the splits that can be scored, in the order train, validation, test.
+
+    Args:
+        experiment, data, task, namespace, share: as in `build_run`.
+        gather: whether predictions may leave a participant.
+        further: splits that others have; they are empty here where the data lack them.
+    """
+    names = [name for name in ("train", "validation", "test") if name in data.splits or name in further]
     splits: dict[str, ScoredSplit] = {}
     for name in names:
-        loader = _loader(experiment, data, name, namespace, share, training=False)
-        splits[name] = ScoredSplit(loader, build_book(experiment, task, namespace), list(data.splits[name].cases))
+        if name in data.splits:
+            loader = _loader(experiment, data, name, namespace, share, training=False)
+        else:
+            loader = make_loader(SplitData(name, [], []), batch_size=1, seed=experiment.seed, shuffle=False)
+        splits[name] = ScoredSplit(
+            loader, build_book(experiment, task, namespace, gather=gather), list(loader.split.cases)
+        )
     return splits
 
 
-def build_book(experiment: Experiment, task: Task, namespace: Namespace) -> ScoreBook:
+def build_book(experiment: Experiment, task: Task, namespace: Namespace, *, gather: bool = True) -> ScoreBook:
     """The score book of the experiment's metrics."""
     chosen = experiment.training.metrics
     metrics = None if chosen is None else [_metric(component, namespace) for component in chosen]
-    return task.build_scores(metrics)
+    return task.build_scores(metrics) if gather else task.build_scores(metrics, gather=False)
+
+
+def batches_of_epoch(experiment: Experiment, data: Data) -> int:
+    """Number of batches that an epoch of training has with these data; 0 where there is nothing to train on."""
+    if "train" not in data.splits:
+        return 0
+    return len(_loader(experiment, data, "train", experiment.namespace(), (0, 1), training=True))
 
 
 def _metric(component: Component, namespace: Namespace) -> Any:
