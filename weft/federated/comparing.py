@@ -36,9 +36,9 @@ def compare_with_one_place(study: Experiment, sites: Sequence[Site]) -> dict[str
     """
     with outer_randomness_kept():
         pooled = _pooled(study, sites)
-        books, by_site = _alone(sites)
+        alone, by_site = _alone(sites)
     study_scores = {name: split.scores for name, split in sites[0].built.final.items()}
-    return {"study": study_scores, "pooled": pooled, "alone": books, "alone_by_site": by_site}
+    return {"study": study_scores, "pooled": pooled, "alone": alone, "alone_by_site": by_site}
 
 
 def union(parts: Sequence[Data], names: Sequence[str]) -> Data:
@@ -59,9 +59,9 @@ def union(parts: Sequence[Data], names: Sequence[str]) -> Data:
 def _pooled(study: Experiment, sites: Sequence[Site]) -> Scores:
     data = union([site.data for site in sites], [site.name for site in sites])
     size = study.training.items_per_batch * len(sites)
-    training_config = study.training.model_copy(update={"batch_size": size})
-    experiment = sites[0].experiment.model_copy(update={"training": training_config, "seed": study.seed})
-    return _trained(experiment, data, sites[0]).scores_by_split()
+    settings = study.training.model_copy(update={"batch_size": size})
+    experiment = sites[0].experiment.model_copy(update={"training": settings, "seed": study.seed})
+    return _scores_of(_trained(experiment, data, sites[0]))
 
 
 def _alone(sites: Sequence[Site]) -> tuple[Scores, dict[str, Scores]]:
@@ -73,33 +73,27 @@ def _alone(sites: Sequence[Site]) -> tuple[Scores, dict[str, Scores]]:
         data = open_experiment_data(site.experiment, statistics)
         data.splits = {name: split for name, split in data.splits.items() if len(split)}
         runs[site.name] = _trained(site.experiment, data, site)
-    by_site = {name: one.scores_by_split() for name, one in runs.items()}
+    by_site = {name: _scores_of(run) for name, run in runs.items()}
     together: Scores = {}
     for split in ("train", "validation", "test"):
-        books = [one.run.splits[split].book for one in runs.values() if split in one.run.final]
+        books = [run.splits[split].book for run in runs.values() if split in run.final]
         if books:
             books[0].load_states(combine([Sum(split, book.states()) for book in books]))
             together[split] = books[0].compute()
     return together, by_site
 
 
-class _Trained:
-    """A run that has ended, in memory."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
-    def scores_by_split(self) -> Scores:
-        return {name: dict(split.scores) for name, split in self.run.final.items()}
+def _scores_of(run: Run) -> Scores:
+    return {name: dict(split.scores) for name, split in run.final.items()}
 
 
-def _trained(experiment: Experiment, data: Data, site: Site) -> _Trained:
+def _trained(experiment: Experiment, data: Data, site: Site) -> Run:
     run = build_run(experiment, data, interruption=site.interruption, gather=False)
     try:
         drive_alone(training(run))
     finally:
         run.close()
-    return _Trained(run)
+    return run
 
 
 def _joined(name: str, parts: Sequence[tuple[str, SplitData]]) -> SplitData:
