@@ -13,7 +13,7 @@ import torch
 
 from tests.engine.studies import DoubleNet, share
 from tests.federated.lab import SIZES, outcome, rows_of, simulate_and_die, study
-from weft.actions import TrainedRun, train
+from weft.actions import TrainedRun, check, reproduce, train
 from weft.actions import open as open_trained
 from weft.actions import resume as go_on
 from weft.actions.opening import load, open_experiment_data
@@ -101,6 +101,8 @@ def test_each_site_is_a_run_of_its_own(done: TrainedRun) -> None:
     with pytest.raises(UsageError, match="belongs to a study") as caught:
         go_on(done.path / "sites" / "north")
     assert "weft federate simulate --resume" in caught.value.hint
+    with pytest.raises(UsageError, match="belongs to a study"):
+        reproduce(done.path / "sites" / "north")
 
 
 def test_bytes_are_those_of_what_travels(done: TrainedRun) -> None:
@@ -299,6 +301,8 @@ def test_a_study_is_not_trained_in_one_place_nor_the_other_way_round(tmp_path: P
     alone = study()
     del alone["federation"]
     alone["dataset"]["arrays"] = {"tests.engine.studies.share": {"start": 0, "stop": 60}}
+    with pytest.raises(UsageError, match="is a study: its data lie at its sites"):
+        check(study())
     with pytest.raises(UsageError, match="no section 'federation'"):
         simulate(alone, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

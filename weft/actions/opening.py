@@ -137,12 +137,7 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
         experiment: resolved.
         statistics: those of an earlier run, to scale inputs as its training did.
     """
-    if experiment.federation is not None:
-        sites = ", ".join(experiment.federation.sites)
-        raise UsageError(
-            f"{experiment.name} is a study: its data lie at its sites ({sites})",
-            "run it with weft federate simulate FILE; afterwards each site is a run of its own, sites/NAME",
-        )
+    refuse_study(experiment)
     namespace = experiment.namespace()
     data = open_data(
         experiment.dataset,
@@ -160,6 +155,20 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
     if data.classes is not None:
         check_targets(data, len(data.classes))
     return data
+
+
+def refuse_study(experiment: Experiment) -> None:
+    """Refuse what is not for one place.
+
+    Raises:
+        UsageError: the experiment is a study.
+    """
+    if experiment.federation is not None:
+        sites = ", ".join(experiment.federation.sites)
+        raise UsageError(
+            f"{experiment.name} is a study: its data lie at its sites ({sites})",
+            "run it with weft federate simulate FILE; afterwards each site is a run of its own, sites/NAME",
+        )
 
 
 def target_kind_of(experiment: Experiment) -> Any:
