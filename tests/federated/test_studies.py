@@ -273,6 +273,7 @@ NORMALISED = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
         ({"federation__strategy": "MLP"}, "strategy", ""),
         ({"dataset__folder": "."}, "belong to no site", "federation.sites.NAME"),
         ({"dataset__split": {"folds": 3}}, "none is chosen", "fold: 1"),
+        ({"model": DoubleNet()}, "shared by all sites", "its class"),
         ({"run__processes": 2}, "one process", "run.processes"),
         ({"training__batch_size": "auto"}, "must be written", "batch_size: 16"),
         ({"federation__sites": {"a": {"arrays": "tests.engine.studies.share"}}}, "at least two sites", ""),

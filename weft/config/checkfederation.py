@@ -48,6 +48,11 @@ def check_federation(experiment: Experiment) -> Iterable[Problem]:
     if federation.uneven != "weight_zero":
         message = f"uneven: {federation.uneven} is not built yet"
         yield Problem(message, "use weight_zero", ("federation", "uneven"))
+    parts = (("model",), experiment.model.component), (("training", "task"), experiment.training.task)
+    for path, component in parts:
+        if component.is_finished:
+            message = f"a finished {component.name} would be shared by all sites"
+            yield Problem(message, "give its class, with arguments: Component.of(Class, …)", path)
     yield from _check_settings(experiment)
 
 
