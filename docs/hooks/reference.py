@@ -207,6 +207,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "dSGD", "PowerSGD", "rankDAD", "FedAvg", "FedProx", "FedAvgM", "FedAdam", "FedYogi", "SCAFFOLD", "FedBN",
         "Payload", "TopK",
     ),
+    "weft.federated.study": ("simulate",),
     "weft.monitor": ("TensorBoard", "Notifications", "Carbon", "MLflow"),
     "weft.runs": ("RunDirectory",),
     "weft.interop.scorch": ("Flags", "Inferred", "train", "infer", "open_items", "open_batches", "open_model"),

@@ -78,6 +78,7 @@ def _discard(directory: RunDirectory, *, folder_too: bool) -> None:
     """Remove what a run writes before it begins, and nothing else."""
     for entry in (
         directory.code, directory.tensorboard, directory.checkpoints, directory.scores, directory.predictions,
+        directory.sites,
     ):  # fmt: skip
         shutil.rmtree(entry, ignore_errors=True)
     for file in (
@@ -125,7 +126,8 @@ def try_out(run: Run, experiment: Experiment, data: Data) -> None:
     Global random generators are the caller's concern; the model is left as it was.
     """
     module = run.scored_module().eval()
-    for name, split in run.splits.items():
+    for name in data.splits:
+        split = run.splits[name]
         size = experiment.training.evaluation_batch_size or experiment.training.items_per_batch
         batch = next(
             iter(make_loader(data.splits[name], batch_size=size, seed=0, shuffle=False, augment=False).epoch(0))
@@ -141,8 +143,9 @@ def try_out(run: Run, experiment: Experiment, data: Data) -> None:
             cases=[split.cases[row] for row in batch.index.tolist()], spacing=evaluation.spacing,
         )  # fmt: skip
         split.book.reset()
-    augmented = make_loader(data.splits["train"], batch_size=1, seed=experiment.seed, shuffle=False, augment=True)
-    next(iter(augmented.epoch(0)))
+    if "train" in data.splits:
+        augmented = make_loader(data.splits["train"], batch_size=1, seed=experiment.seed, shuffle=False, augment=True)
+        next(iter(augmented.epoch(0)))
     module.train()
 
 

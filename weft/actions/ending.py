@@ -64,7 +64,8 @@ def write_failure(directory: RunDirectory, error: BaseException, seconds: float)
     if not directory.provenance_file.exists():
         return
     stopped = isinstance(error, Stopped | KeyboardInterrupt)
-    resumable = any(directory.checkpoints.glob("last-*.pt"))
+    saved = (*directory.checkpoints.glob("last-*.pt"), *directory.sites.glob("*/checkpoints/last-*.pt"))
+    resumable = bool(saved)
     outcome = {
         "fingerprint": _fingerprint_of(directory),
         "status": "stopped" if stopped else "failed",

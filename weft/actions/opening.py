@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from weft.config import Experiment, load_experiment, resolve, to_dict
-from weft.data import Data, check_targets, digest_data, fold_count, make_loader, open_data
+from weft.data import Data, Manifest, check_targets, digest_data, fold_count, make_loader, open_data
 from weft.engine.determinism import choose_threads
 from weft.errors import ConfigError, RunDirectoryError, UsageError
 from weft.runs import RunDirectory, is_run, resume_command
@@ -146,8 +147,8 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
         experiment: resolved.
         statistics: those of an earlier run, to scale inputs as its training did.
     """
+    refuse_study(experiment)
     namespace = experiment.namespace()
-    task = namespace.find(experiment.training.task, "task")
     data = open_data(
         experiment.dataset,
         namespace,
@@ -155,7 +156,7 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
         fold=experiment.fold,
         base=experiment.base,
         statistics=statistics,
-        target_kind=getattr(task, "target_kind", "auto"),
+        target_kind=target_kind_of(experiment),
         cache=experiment.run.cache,
         cache_folder=experiment.path(experiment.run.output) / ITEM_CACHE,
     )
@@ -166,12 +167,46 @@ def open_experiment_data(experiment: Experiment, statistics: dict[str, Any] | No
     return data
 
 
-def digest_experiment_data(experiment: Experiment, *, only_cached: bool = False) -> Any:
+def refuse_study(experiment: Experiment) -> None:
+    """Refuse what is not for one place.
+
+    Raises:
+        UsageError: the experiment is a study.
+    """
+    if experiment.federation is not None:
+        sites = ", ".join(experiment.federation.sites)
+        raise UsageError(
+            f"{experiment.name} is a study: its data lie at its sites ({sites})",
+            "run it with weft federate simulate FILE; afterwards each site is a run of its own, sites/NAME",
+        )
+
+
+def target_kind_of(experiment: Experiment) -> Any:
+    """What targets are for the experiment's task: "class", "number" or "auto"."""
+    return getattr(experiment.namespace().find(experiment.training.task, "task"), "target_kind", "auto")
+
+
+def digest_experiment_data(experiment: Experiment, *, only_cached: bool = False) -> Manifest:
     """The manifest of the experiment's data; digests of unchanged files come from the cache in the output folder."""
+    if experiment.federation is not None:
+        return _digest_sites(experiment, only_cached)
     cache = experiment.path(experiment.run.output) / DIGEST_CACHE
     return digest_data(
         experiment.dataset, experiment.base, cache, namespace=experiment.namespace(), only_cached=only_cached
     )
+
+
+def _digest_sites(experiment: Experiment, only_cached: bool) -> Manifest:
+    """Over names of sites and their data."""
+    assert experiment.federation is not None
+    names = sorted(experiment.federation.sites)
+    found = {name: digest_experiment_data(experiment.at_site(name), only_cached=only_cached) for name in names}
+    files = [file for manifest in found.values() for file in manifest.files]
+    undigested = [f"{name}: {manifest.undigested}" for name, manifest in found.items() if manifest.digest is None]
+    if undigested:
+        return Manifest(None, files, "; ".join(undigested))
+    text = "".join(f"site {name} {manifest.digest}\n" for name, manifest in found.items())
+    return Manifest(hashlib.sha256(text.encode()).hexdigest(), files)
 
 
 def threads_of(experiment: Experiment, data: Data) -> int:

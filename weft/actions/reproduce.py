@@ -11,7 +11,7 @@ from typing import Any
 from weft.actions.opening import OpenedRun, open_run
 from weft.actions.single import train_one
 from weft.errors import UsageError
-from weft.runs import TIMING_COLUMNS, causes, new_run_path, read_rows, resume_command
+from weft.runs import TIMING_COLUMNS, causes, new_run_path, read_rows, resume_command, study_of
 
 
 @dataclass(slots=True)
@@ -83,6 +83,11 @@ def reproduce(
         ConfigError, DataError: its data or code are gone.
         RunDirectoryError: there is no run, or the new one cannot be written.
     """
+    if study_of(run) is not None:
+        raise UsageError(
+            f"{run} belongs to a study, whose sites train together",
+            "run its file again with weft federate simulate FILE --out NEW, and look at both with weft compare",
+        )
     opened = open_run(run, overrides, base=base)
     done = opened.directory.result()
     if done is None or done.get("status") != "finished":

@@ -79,7 +79,7 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
             if not directory.report.exists():  # killed between the two
                 write_report(directory.path)
             return TrainedRun(directory.path, done)
-        _refuse_other_code(opened)
+        refuse_other_code(opened)
         data = open_experiment_data(opened.experiment)
         threads = (
             int(opened.experiment.run.threads)
@@ -89,7 +89,7 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
         return _execute(directory, opened.experiment, data, threads, observers, resumed=True)
 
 
-def _refuse_other_code(opened: OpenedRun) -> None:
+def refuse_other_code(opened: OpenedRun) -> None:
     """Data, patches and settings must be those the run began with; what else differs is a matter of `weft
     reproduce`.
     """
@@ -221,7 +221,7 @@ def _build(
 ) -> Run:
     namespace = experiment.namespace()
     own = [namespace.build(component, "observer") for component in experiment.run.observers]
-    _require_observers([*own, *observers])
+    require_observers([*own, *observers])
     history = directory.history()
     place = find_place()
     if resumed and place is not None:
@@ -256,7 +256,7 @@ def _checkpoints(directory: RunDirectory, experiment: Experiment) -> CheckpointS
     return BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder
 
 
-def _require_observers(observers: Sequence[object]) -> None:
+def require_observers(observers: Sequence[object]) -> None:
     wrong = [observer for observer in observers if not isinstance(observer, Observer)]
     if wrong:
         what = wrong[0].__name__ + " (the class)" if isinstance(wrong[0], type) else type(wrong[0]).__name__

@@ -20,7 +20,7 @@ from weft.engine import Observer
 from weft.engine.leaving import keep_group
 from weft.engine.processes import find_place, is_launched, joined
 from weft.errors import UsageError
-from weft.runs import RunDirectory, new_run_path
+from weft.runs import RunDirectory, new_run_path, resume_command, study_of
 
 __all__ = ["TrainedRun", "resume", "train"]
 
@@ -64,6 +64,11 @@ def _begin(
     source: Source, overrides: Sequence[str], out: Path | str | None, resume: bool, observers: Sequence[Observer]
 ) -> TrainedRun:
     experiment = load(source, overrides)
+    if experiment.federation is not None:
+        raise UsageError(
+            f"{experiment.name} is a study of {len(experiment.federation.sites)} sites, which weft train does not run",
+            f"run it with: weft federate simulate {source if isinstance(source, str | Path) else 'FILE'}",
+        )
     if _starts_processes(experiment):
         if not isinstance(source, str | Path) or observers:
             raise UsageError(
@@ -136,6 +141,8 @@ def resume(run: Path | str, overrides: Sequence[str] = (), *, observers: Sequenc
 
 
 def _resume(run: Path, overrides: Sequence[str], observers: Sequence[Observer]) -> TrainedRun:
+    if study_of(run) is not None:
+        raise UsageError(f"{run} belongs to a study, whose sites go on together", f"run: {resume_command(run)}")
     if (experiment := _stored_experiment(run, overrides)) is None:
         return _go_on(run, overrides, observers)
     if _starts_processes(experiment) and not is_finished(run):

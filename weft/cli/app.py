@@ -16,6 +16,7 @@ from weft.cli import (
     components,
     doctor,
     evaluate,
+    federate,
     init,
     predict,
     profile,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for command in (
     init, check, train, evaluate, predict, test_model, show, components, reproduce, report, compare, profile, doctor,
-    schema, scorch,
+    schema, scorch, federate,
 ):  # fmt: skip
     command.register(app)
 

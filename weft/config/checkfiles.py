@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weft.config.component import Component
-from weft.config.dataset import SPLITS, ArrayPair
+from weft.config.dataset import SPLITS, ArrayPair, DatasetConfig
 from weft.config.experiment import Experiment, KeyPath
+from weft.config.federation import SiteConfig
 from weft.config.hints import did_you_mean
 from weft.errors import Problem
 
@@ -15,23 +16,36 @@ from weft.errors import Problem
 def named_files(experiment: Experiment) -> Iterator[tuple[KeyPath, Path, str]]:
     """Every path to data and weights that an experiment names: key path, path as written, and "file" or "folder"."""
     dataset = experiment.dataset
-    if dataset.table is not None:
-        for name in ("file", *SPLITS):
-            if (path := getattr(dataset.table, name)) is not None:
-                yield ("dataset", "table", name), path, "file"
-        if dataset.table.root is not None:
-            yield ("dataset", "table", "root"), dataset.table.root, "folder"
-    if isinstance(dataset.arrays, ArrayPair):
-        yield from _pair(("dataset", "arrays"), dataset.arrays)
-    elif dataset.arrays is not None and not isinstance(dataset.arrays, Component):
-        for split, pair in dataset.arrays.items():
-            yield from _pair(("dataset", "arrays", split), pair)
-    if dataset.folder is not None:
-        yield ("dataset", "folder"), dataset.folder, "folder"
+    for path, source in _sources(experiment):
+        yield from _of_source(path, source)
     if dataset.split is not None and dataset.split.files is not None:
         yield ("dataset", "split", "files"), dataset.split.files, "folder"
     if experiment.model.weights is not None:
         yield ("model", "weights"), experiment.model.weights, "file"
+
+
+def _sources(experiment: Experiment) -> Iterator[tuple[KeyPath, DatasetConfig | SiteConfig]]:
+    """The sections that say where data lie: one, or in a study one for each site."""
+    yield ("dataset",), experiment.dataset
+    if experiment.federation is not None:
+        for name, site in experiment.federation.sites.items():
+            yield ("federation", "sites", name), site
+
+
+def _of_source(at: KeyPath, source: DatasetConfig | SiteConfig) -> Iterator[tuple[KeyPath, Path, str]]:
+    if source.table is not None:
+        for name in ("file", *SPLITS):
+            if (path := getattr(source.table, name)) is not None:
+                yield (*at, "table", name), path, "file"
+        if source.table.root is not None:
+            yield (*at, "table", "root"), source.table.root, "folder"
+    if isinstance(source.arrays, ArrayPair):
+        yield from _pair((*at, "arrays"), source.arrays)
+    elif source.arrays is not None and not isinstance(source.arrays, Component):
+        for split, pair in source.arrays.items():
+            yield from _pair((*at, "arrays", split), pair)
+    if source.folder is not None:
+        yield (*at, "folder"), source.folder, "folder"
 
 
 def _pair(path: KeyPath, pair: ArrayPair) -> Iterator[tuple[KeyPath, Path, str]]:
@@ -42,10 +56,11 @@ def _pair(path: KeyPath, pair: ArrayPair) -> Iterator[tuple[KeyPath, Path, str]]
 
 def check_files(experiment: Experiment) -> Iterator[Problem]:
     """Files and folders that are not there, or are the other of the two."""
-    table = experiment.dataset.table
+    tables = {(*path, "table"): source.table for path, source in _sources(experiment)}
     for key_path, written, kind in named_files(experiment):
         path = experiment.path(written)
-        if key_path[:2] == ("dataset", "table") and kind == "file" and table is not None and table.root is not None:
+        table = tables.get(key_path[:-1])
+        if kind == "file" and table is not None and table.root is not None:
             below_root = experiment.path(table.root) / written  # tables may also lie where their files do
             path = below_root if not path.is_file() and below_root.is_file() else path
         if not path.exists():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from weft.config.checkcode import check_own_code
 from weft.config.checkdata import check_cache, check_columns, check_shape, check_source, check_split, check_transforms
+from weft.config.checkfederation import at_site, check_federation, site_experiments
 from weft.config.checkfiles import check_files, near_files
 from weft.config.checktraining import (
     check_batch_sizes,
@@ -35,22 +36,47 @@ Check = Callable[[Experiment], Iterable[Problem]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A check and the key paths that it looks at: it is left out while one of them is known to be wrong."""
+    """A check and the key paths that it looks at: it is left out while one of them is known to be wrong. Of a study,
+    some are made for each site.
+    """
 
     check: Check
     reads: tuple[str, ...]
+    by_site: bool = False
+
+    def problems(self, experiment: Experiment) -> Iterable[Problem]:
+        """What the check finds, in a study at any of its sites."""
+        sites = site_experiments(experiment) if self.by_site else {}
+        if not sites:
+            return self.check(experiment)
+        found = (at_site(problem, name) for name, site in sites.items() for problem in self.check(site))
+        return dict.fromkeys(found)  # what all sites share is told once
 
 
 RULES = (
-    Rule(check_source, ("dataset",)),
+    Rule(check_source, ("dataset", "federation"), by_site=True),
+    Rule(check_federation, ("federation",)),
     Rule(
         check_columns,
-        ("dataset.table", "dataset.inputs", "dataset.targets", "dataset.case", "dataset.group", "training.task"),
+        (
+            "dataset.table",
+            "dataset.inputs",
+            "dataset.targets",
+            "dataset.case",
+            "dataset.group",
+            "training.task",
+            "federation",
+        ),
+        by_site=True,
     ),
-    Rule(check_split, ("dataset.table", "dataset.arrays", "dataset.class", "dataset.split", "fold")),
+    Rule(
+        check_split,
+        ("dataset.table", "dataset.arrays", "dataset.class", "dataset.split", "fold", "federation"),
+        by_site=True,
+    ),
     Rule(check_shape, ("dataset.shape",)),
     Rule(check_transforms, ("dataset.transforms",)),
-    Rule(check_cache, ("dataset.class", "run.cache")),
+    Rule(check_cache, ("dataset.class", "run.cache", "federation"), by_site=True),
     Rule(check_files, ()),
     Rule(check_optimizers, ("training.optimizer", "training.optimizers", "training.task")),
     Rule(check_interval, ("training.scheduler", "training.scheduler_interval")),
@@ -75,13 +101,14 @@ def check_experiment(experiment: Experiment, doubtful: Sequence[KeyPath] = ()) -
     problems: list[Problem] = []
     for rule in RULES:
         if not any(_touches(tuple(path.split(".")), doubtful) for path in rule.reads):
-            problems += [document.at(problem, key=True) for problem in rule.check(experiment)]
+            problems += [document.at(problem, key=True) for problem in rule.problems(experiment)]
     namespace, broken = _working_patches(experiment, document)
     problems += broken
+    dataset = next((site.dataset for site in site_experiments(experiment).values()), experiment.dataset)
     for path, kind, component in experiment.components():
         if _touches(path, doubtful):
             continue
-        for problem in namespace.check(component, kind, known_values(kind, experiment.dataset)):
+        for problem in namespace.check(component, kind, known_values(kind, dataset)):
             if broken and problem.message.startswith("there is no"):
                 continue  # the name may well be in the patch that could not be loaded
             problems.append(_at_component(problem, path, document))

@@ -10,6 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from weft.config.component import Component
 from weft.config.dataset import DatasetConfig
+from weft.config.federation import FederationConfig, SiteConfig
 from weft.config.fields import Count, FilePath, Items, Section
 from weft.config.running import RunConfig
 from weft.config.training import ModelConfig, TrainingConfig
@@ -41,6 +42,9 @@ class Experiment(Section):
     """The network."""
     training: TrainingConfig
     """How it is trained."""
+    federation: FederationConfig | None = None
+    """Makes it a study: sites that train one model together, each on data of its own; `weft federate simulate` runs
+    it."""
     patches: Items[FilePath] = Field(default_factory=list)
     """Python files in which names are looked up first."""
     run: RunConfig = RunConfig()
@@ -67,12 +71,11 @@ class Experiment(Section):
     def components(self) -> Iterator[tuple[KeyPath, str, Component]]:
         """Every component with its key path and kind ("model", "optimizer", ...)."""
         dataset, training = self.dataset, self.training
-        if isinstance(dataset.arrays, Component):
-            yield ("dataset", "arrays"), "arrays", dataset.arrays
-        if isinstance(dataset.class_, Component):
-            yield ("dataset", "class"), "dataset", dataset.class_
-        elif dataset.class_ is not None:
-            yield from (((("dataset", "class", split), "dataset", part)) for split, part in dataset.class_.items())
+        yield from _sources(("dataset",), dataset)
+        if self.federation is not None:
+            for name, site in self.federation.sites.items():
+                yield from _sources(("federation", "sites", name), site)
+            yield ("federation", "strategy"), "strategy", self.federation.strategy
         for stage in ("base", "train"):
             for index, transform in enumerate(getattr(dataset.transforms, stage)):
                 yield ("dataset", "transforms", stage, index), "transform", transform
@@ -89,6 +92,17 @@ class Experiment(Section):
         for index, observer in enumerate(self.run.observers):
             yield ("run", "observers", index), "observer", observer
 
+    def at_site(self, name: str) -> Experiment:
+        """What a site of a study trains: an experiment on its own data.
+
+        Args:
+            name: one of `federation.sites`.
+        """
+        assert self.federation is not None
+        site = self.federation.sites[name]
+        own = {field: getattr(site, field) for field in SiteConfig.model_fields}
+        return self.model_copy(update={"dataset": self.dataset.model_copy(update=own), "federation": None})
+
     def check(self) -> list[Problem]:
         """Everything that is wrong with the experiment as a whole, without building or loading anything of it."""
         from weft.config.checks import check_experiment
@@ -99,3 +113,13 @@ class Experiment(Section):
         if not isinstance(other, Experiment):
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in type(self).model_fields)
+
+
+def _sources(path: KeyPath, section: DatasetConfig | SiteConfig) -> Iterator[tuple[KeyPath, str, Component]]:
+    """The components that data come from."""
+    if isinstance(section.arrays, Component):
+        yield (*path, "arrays"), "arrays", section.arrays
+    if isinstance(section.class_, Component):
+        yield (*path, "class"), "dataset", section.class_
+    elif section.class_ is not None:
+        yield from (((*path, "class", split), "dataset", part) for split, part in section.class_.items())

@@ -198,12 +198,14 @@ class _Writer(_ComponentWriter):
         self.experiment = experiment
         self.data_digest = data_digest
         self.kinds = {path: kind for path, kind, _ in experiment.components()}
-        self.data_paths = {path for path, _, _ in named_files(experiment) if path[0] == "dataset"}
+        self.data_paths = {path for path, _, _ in named_files(experiment) if path[0] in ("dataset", "federation")}
 
     def write(self) -> Any:
         _ = self.experiment.training.items_per_batch  # refuses one that is still to be found
         fields = type(self.experiment).model_fields
         body = {name: self.value(getattr(self.experiment, name), (name,)) for name in fields if name not in _LEFT_OUT}
+        if self.experiment.federation is None:  # the fingerprint of what is trained in one place is as old as Weft
+            del body["federation"]
         return ["weft", _VERSION, sorted(body.items()), self.data_digest, self.effects()]
 
     def value(self, value: Any, path: KeyPath) -> Any:

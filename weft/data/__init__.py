@@ -11,7 +11,7 @@ from weft.data.loader import Loader, build_sampler, make_loader
 from weft.data.order import seed_for
 from weft.data.randomness import item_seed
 from weft.data.samplers import BalancedSampler
-from weft.data.sources import Data, fold_count, open_data
+from weft.data.sources import Data, class_names, fold_count, measure, open_data
 from weft.data.split_data import SplitData
 from weft.data.worker_count import auto_workers
 
@@ -25,10 +25,12 @@ __all__ = [
     "auto_workers",
     "build_sampler",
     "check_targets",
+    "class_names",
     "digest_data",
     "fold_count",
     "item_seed",
     "make_loader",
+    "measure",
     "open_data",
     "seed_for",
 ]

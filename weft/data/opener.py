@@ -74,8 +74,8 @@ class Opener:
             self.dataset.on_bad_item == "skip",
         )
 
-    def fit(self, part: Part) -> list[dict[str, Any]]:
-        """Mean and scale of each input over a part."""
+    def moments(self, part: Part) -> list[standardize.Moments]:
+        """What mean and scale of each input over a part follow from."""
         chains = self._chains(part)
         columns = part.of("input")
         if columns and not len(chains[0]) and not any(column.is_path for column in columns):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from weft.data.opener import Cache, Opener
 from weft.data.parts import Part
 from weft.data.split_data import SplitData
 from weft.data.splits import NAMES, divide, split_files
+from weft.data.standardize import Moments
 from weft.data.summary import summarize
 from weft.data.tables import part_from_table, read_table
 from weft.data.targets import TargetKind, encode_targets
@@ -90,15 +91,13 @@ def open_data(
         raise UsageError("a cache on disk needs a folder", "give cache_folder")
     known = statistics or {}
     parts, classes = encode_targets(read_parts(dataset, namespace, base), target_kind, known.get("classes"))
-    parts, division = _divide(parts, dataset, seed, fold, base)
-    if dataset.load_limit is not None:
-        parts = {name: part.take(range(min(dataset.load_limit, len(part)))) for name, part in parts.items()}
+    parts, division = _divided(parts, dataset, seed, fold, base)
     opener = Opener(dataset, namespace, cache, cache_folder, base)
     scales = known.get("standardize")
     if dataset.standardize and scales is None:
         if "train" not in parts:
             raise DataError("standardize needs a training split", "give one, or the statistics of an earlier run")
-        scales = opener.fit(parts["train"])
+        scales = [moments.as_dict() for moments in opener.moments(parts["train"])]
     splits = {name: opener.open(name, part, scales if dataset.standardize else None) for name, part in parts.items()}
     kept = {"classes": classes, "standardize": scales if dataset.standardize else None}
     return Data(
@@ -109,6 +108,43 @@ def open_data(
         fold,
         division,
     )
+
+
+def class_names(dataset: DatasetConfig, namespace: Namespace, *, base: Path, kind: TargetKind) -> list[str] | None:
+    """Names of the classes that occur in the data; None where targets are no classes, or known only from the items."""
+    return encode_targets(read_parts(dataset, namespace, base), kind)[1]
+
+
+def measure(
+    dataset: DatasetConfig,
+    namespace: Namespace,
+    *,
+    seed: int,
+    fold: int | None,
+    base: Path,
+    kind: TargetKind,
+    classes: Sequence[str] | None,
+) -> list[Moments]:
+    """What mean and scale of each input over the training split follow from; none without such a split.
+
+    Args:
+        dataset, namespace, seed, fold, base, kind: as in `open_data`.
+        classes: names of the classes.
+    """
+    parts, _ = encode_targets(read_parts(dataset, namespace, base), kind, classes)
+    parts, _ = _divided(parts, dataset, seed, fold, base)
+    if "train" not in parts or not len(parts["train"]):
+        return []
+    return Opener(dataset, namespace, "none", None, base).moments(parts["train"])
+
+
+def _divided(
+    parts: dict[str, Part], dataset: DatasetConfig, seed: int, fold: int | None, base: Path
+) -> tuple[dict[str, Part], dict[str, Any]]:
+    parts, division = _divide(parts, dataset, seed, fold, base)
+    if dataset.load_limit is not None:
+        parts = {name: part.take(range(min(dataset.load_limit, len(part)))) for name, part in parts.items()}
+    return parts, division
 
 
 def fold_count(dataset: DatasetConfig, base: Path) -> int | None:

@@ -62,18 +62,17 @@ def _by_entry(items: Tensor) -> Tensor:
     return items.transpose(0, 1).reshape(items.shape[1], -1).T
 
 
-def fit(arrays: Any) -> list[dict[str, Any]]:
-    """Mean and scale of each input array `[n, ...]`."""
-    statistics = []
-    for array in arrays if isinstance(arrays, tuple) else (arrays,):
-        moments = Moments()
+def fit(arrays: Any) -> list[Moments]:
+    """Sums of each input array `[n, ...]`."""
+    several = arrays if isinstance(arrays, tuple) else (arrays,)
+    found = [Moments() for _ in several]
+    for moments, array in zip(found, several, strict=True):
         moments.add(array)
-        statistics.append(moments.as_dict())
-    return statistics
+    return found
 
 
-def fit_items(items: Iterable[Any]) -> list[dict[str, Any]]:
-    """Mean and scale of each input over items that are loaded one by one."""
+def fit_items(items: Iterable[Any]) -> list[Moments]:
+    """Sums of each input over items that are loaded one by one."""
     moments: list[Moments] = []
     for item in items:
         for sample in item if isinstance(item, list) else [item]:
@@ -82,7 +81,7 @@ def fit_items(items: Iterable[Any]) -> list[dict[str, Any]]:
             moments = moments or [Moments() for _ in several]
             for moment, value in zip(moments, several, strict=True):
                 moment.add(torch.as_tensor(value)[None])
-    return [moment.as_dict() for moment in moments]
+    return moments
 
 
 def apply(statistics: dict[str, Any], items: Tensor) -> Tensor:

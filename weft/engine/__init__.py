@@ -10,7 +10,8 @@ _collecting = gc.isenabled()
 gc.disable()
 
 from weft.engine.build import build_run
-from weft.engine.checkpoints import CheckpointFolder, CheckpointMemory
+from weft.engine.checkpoint_memory import CheckpointMemory
+from weft.engine.checkpoints import CheckpointFolder
 from weft.engine.collectives import Collective, Gather, Robust, Sum
 from weft.engine.drivers import Participant, Together, drive_alone
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation

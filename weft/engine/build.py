@@ -11,7 +11,8 @@ import torch
 from weft.config import Experiment, Namespace
 from weft.data import Data
 from weft.engine.averaging import MovingAverage
-from weft.engine.checkpoints import CheckpointMemory, CheckpointStore
+from weft.engine.checkpoint_memory import CheckpointMemory
+from weft.engine.checkpoints import CheckpointStore
 from weft.engine.events import Observer
 from weft.engine.fully_sharded import require_one_network
 from weft.engine.loaders import score_splits, train_loader
@@ -42,6 +43,9 @@ def build_run(
     participants: int = 1,
     participant: int = 0,
     shares_directory: bool = False,
+    gather: bool = True,
+    steps_per_epoch: int | None = None,
+    splits: Sequence[str] = (),
 ) -> Run:
     """Build everything that a run needs; the global generators are seeded on the way, before the model is made.
 
@@ -56,6 +60,9 @@ def build_run(
         strategy: what participants exchange; None alone.
         participants, participant: how many take part, and which one this is.
         shares_directory: they are processes of one run: each takes its share of every batch, and the first one writes.
+        gather: whether predictions may leave a participant where a score does not follow from sums.
+        steps_per_epoch: of the participant that has most, for schedules; by default this one's.
+        splits: names of those that are scored though this participant has nothing in them.
 
     Raises:
         ConfigError, DataError: the parts do not fit.
@@ -74,19 +81,20 @@ def build_run(
     share = (participant, participants) if shares_directory else (0, 1)
     train = train_loader(experiment, data, namespace, share)
     optimizers = {name: build_optimizer(experiment, namespace, task, name, part) for name, part in networks.items()}
-    steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
+    if steps_per_epoch is None:
+        steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
     schedules = {
         name: build_schedule(training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer))
         for name, optimizer in optimizers.items()
     }
-    splits = score_splits(experiment, data, task, namespace, share)
+    scored = score_splits(experiment, data, task, namespace, share, gather=gather, further=splits)
     state = TrainingState(
         model=network.model, prepared=network.prepared, networks=networks, optimizers=optimizers, schedules=schedules,
-        best=_best(experiment, splits), scaler=plan.precision.scaler, strategy=network.strategy, mesh=network.mesh,
+        best=_best(experiment, scored), scaler=plan.precision.scaler, strategy=network.strategy, mesh=network.mesh,
         average=MovingAverage(network.model, training.ema.decay) if training.ema is not None else None, task=task,
     )  # fmt: skip
     run = Run(
-        state=state, task=task, plan=plan, train=train, splits=splits,
+        state=state, task=task, plan=plan, train=train, splits=scored,
         cases=list(data.splits["train"].cases) if train is not None else [], name=experiment.name, path=path,
         history=history, observers=Observers(list(observers)),
         checkpoints=checkpoints if checkpoints is not None else CheckpointMemory(),

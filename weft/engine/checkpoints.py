@@ -9,7 +9,6 @@ and `best` (a hard link): making and syncing a second file costs more than the r
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import logging
@@ -32,6 +31,7 @@ logger = logging.getLogger("weft")
 _NAME = re.compile(r"(?P<kind>last|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.pt")
 _SMALL = 16 * 2**20  # bytes
 
+Boundary = tuple[int, int, int]  # epoch, batch and step of a state
 Saved = tuple[Path, str]  # a file that lies safely on the disk, and its kind: "last" or "best"
 
 
@@ -84,7 +84,7 @@ class _Kept:
 
     @classmethod
     def of(cls, file: Path, state: dict[str, Any]) -> Self:
-        return cls(file, _wanted(state), state["shards"]["folder"] if "shards" in state else None)
+        return cls(file, best_steps(state), state["shards"]["folder"] if "shards" in state else None)
 
 
 class CheckpointFolder:
@@ -156,9 +156,29 @@ class CheckpointFolder:
         self._kept = [_Kept.of(file, state), *self._older(step)]
         if "shards" in state:
             state["shards"]["folder"] = str((self.folder / state["shards"]["folder"]).absolute())
-        elif step in _wanted(state) and self.best_file(step) is None:  # a power cut may keep one name of two
+        elif step in best_steps(state) and self.best_file(step) is None:  # a power cut may keep one name of two
             self.save_best(scored_weights_of(state), step)
         return state
+
+    def boundaries(self) -> list[Boundary]:
+        """Where the sound states were saved, newest first."""
+        contents = (self._read(file) for file in self._files("last"))
+        return [_boundary(content) for content in contents if not isinstance(content, str)]
+
+    def load_at(self, boundary: Boundary) -> dict[str, Any]:
+        """The state of one of `boundaries`; later ones are given up with the next save.
+
+        Raises:
+            CheckpointError: there is no sound state of it.
+        """
+        for file in self._files("last"):
+            content = self._read(file)
+            if not isinstance(content, str) and _boundary(content) == tuple(boundary):
+                self._kept = [_Kept.of(file, content), *self._older(_step(file))]
+                return content
+        raise CheckpointError(
+            f"{self.folder} holds no sound state of step {boundary[2]}", "start the run again in a new directory"
+        )
 
     def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights saved as best at `step`.
@@ -284,51 +304,6 @@ class CheckpointFolder:
         return None
 
 
-class CheckpointMemory:
-    """Checkpoints of a simulated participant, kept as copies in memory."""
-
-    def __init__(self) -> None:
-        self.last: dict[str, Any] | None = None
-        self.best: dict[int, dict[str, Tensor]] = {}
-
-    def save_last(self, state: dict[str, Any], step: int, *, best: bool = False) -> list[Saved]:
-        """Copy the state of a step boundary, and its weights where they are among the best so far."""
-        if best:
-            self.save_best(scored_weights_of(state), step, _wanted(state))
-        self.last = copy.deepcopy(state)
-        return []
-
-    def save_best(self, weights: dict[str, Tensor], step: int, wanted: Collection[int] = ()) -> list[Saved]:
-        """Copy the weights of one of the best epochs."""
-        others = {other: kept for other, kept in self.best.items() if other in wanted}
-        self.best = others | {step: copy.deepcopy(dict(weights))}
-        return []
-
-    def load_last(self) -> dict[str, Any] | None:
-        """A copy of the newest state."""
-        return copy.deepcopy(self.last)
-
-    def load_best(self, step: int) -> dict[str, Tensor]:
-        """The weights saved as best at `step`."""
-        return self.best[step]
-
-    def folder_of_shards(self) -> Path | None:
-        """There are no files."""
-        return None
-
-    def newest(self) -> Path | None:
-        """There are no files."""
-        return None
-
-    def best_file(self, step: int) -> Path | None:
-        """There are no files."""
-        return None
-
-    def settle(self, *, wait: bool) -> list[Saved]:
-        """Nothing: there are no files."""
-        return []
-
-
 def read_checkpoint(file: Path) -> dict[str, Any] | str:
     """The content of a checkpoint file, or in words why it is not sound."""
     match = _NAME.fullmatch(file.name)
@@ -348,7 +323,7 @@ def scored_weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
     return weights
 
 
-def _wanted(state: dict[str, Any]) -> set[int]:
+def best_steps(state: dict[str, Any]) -> set[int]:
     """The steps whose best weights a state refers to."""
     best = state["best"]
     return {step for step in (best["step"], *(step for _, _, step in best.get("kept", ()))) if step is not None}
@@ -391,6 +366,11 @@ class _Digesting:
 
     def flush(self) -> None:
         """What is written goes on at once."""
+
+
+def _boundary(state: dict[str, Any]) -> Boundary:
+    position = state["position"]
+    return position["epoch"], position["batch"], position["step"]
 
 
 def _step(file: Path) -> int:

@@ -169,8 +169,11 @@ class Together:
             raise ProtocolError("participants must have distinct names", "rename one of them")
         self.waiting: dict[str, JournalEntry] = {}
 
-    def run(self) -> dict[str, RunResult]:
+    def run(self, after_turn: Callable[[], None] = lambda: None) -> dict[str, RunResult]:
         """Drive all participants to their end; results by name.
+
+        Args:
+            after_turn: called when everybody has been answered.
 
         Raises:
             ProtocolError: they disagree about where they are, or one ends alone.
@@ -178,7 +181,7 @@ class Together:
         with outer_randomness_kept():
             try:
                 while self.turn():
-                    pass
+                    after_turn()
                 return {p.name: p.result for p in self.participants if p.result is not None}
             except BaseException as error:
                 self._fail(error)

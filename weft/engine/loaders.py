@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,22 +46,47 @@ def train_loader(experiment: Experiment, data: Data, namespace: Namespace, share
 
 
 def score_splits(
-    experiment: Experiment, data: Data, task: Task, namespace: Namespace, share: tuple[int, int]
+    experiment: Experiment,
+    data: Data,
+    task: Task,
+    namespace: Namespace,
+    share: tuple[int, int],
+    *,
+    gather: bool = True,
+    further: Sequence[str] = (),
 ) -> dict[str, ScoredSplit]:
-    """Loaders and score books of the splits that can be scored, in the order train, validation, test."""
-    names = [name for name in ("train", "validation", "test") if name in data.splits]
+    """Loaders and score books of the splits that can be scored, in the order train, validation, test.
+
+    Args:
+        experiment, data, task, namespace, share: as in `build_run`.
+        gather: whether predictions may leave a participant.
+        further: splits that others have; they are empty here where the data lack them.
+    """
+    names = [name for name in ("train", "validation", "test") if name in data.splits or name in further]
     splits: dict[str, ScoredSplit] = {}
     for name in names:
-        loader = _loader(experiment, data, name, namespace, share, training=False)
-        splits[name] = ScoredSplit(loader, build_book(experiment, task, namespace), list(data.splits[name].cases))
+        if name in data.splits:
+            loader = _loader(experiment, data, name, namespace, share, training=False)
+        else:
+            loader = make_loader(SplitData(name, [], []), batch_size=1, seed=experiment.seed, shuffle=False)
+        splits[name] = ScoredSplit(
+            loader, build_book(experiment, task, namespace, gather=gather), list(loader.split.cases)
+        )
     return splits
 
 
-def build_book(experiment: Experiment, task: Task, namespace: Namespace) -> ScoreBook:
+def batches_of_epoch(experiment: Experiment, data: Data) -> int:
+    """Number of batches that an epoch of training has with these data; 0 where there is nothing to train on."""
+    if "train" not in data.splits:
+        return 0
+    return len(_loader(experiment, data, "train", experiment.namespace(), (0, 1), training=True))
+
+
+def build_book(experiment: Experiment, task: Task, namespace: Namespace, *, gather: bool = True) -> ScoreBook:
     """The score book of the experiment's metrics."""
     chosen = experiment.training.metrics
     metrics = None if chosen is None else [_metric(component, namespace) for component in chosen]
-    return task.build_scores(metrics)
+    return task.build_scores(metrics) if gather else task.build_scores(metrics, gather=False)
 
 
 def _metric(component: Component, namespace: Namespace) -> Any:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from weft.data import Batch, Loader
-from weft.engine.checkpoints import CheckpointMemory, CheckpointStore, Saved
+from weft.engine.checkpoint_memory import CheckpointMemory
+from weft.engine.checkpoints import CheckpointStore, Saved
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.fully_sharded import local
 from weft.engine.precision import Precision

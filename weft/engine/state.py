@@ -85,6 +85,7 @@ class TrainingState:
     finished: bool = False
     mesh: DeviceMesh | None = None
     gathered: dict[str, Tensor] | None = None
+    beside: dict[str, int] = field(default_factory=dict)  # counts that whoever drives the run keeps with the state
 
     @property
     def sharded(self) -> bool:
@@ -120,6 +121,7 @@ class TrainingState:
             "history": json.dumps(self.history),  # one string: thousands of rows would be as many objects to write
             "finished": self.finished,
             "random": random_state(),
+            **({"beside": dict(self.beside)} if self.beside else {}),
         } | self._memory_of_task()
         return {key: plain(value, key) for key, value in state.items()}
 
@@ -177,6 +179,8 @@ class TrainingState:
         self.position = Position(**state["position"])
         self.history = json.loads(state["history"])
         self.finished = state["finished"]
+        self.beside.clear()
+        self.beside.update(state.get("beside", {}))
         private = state.get("processes") or [{"random": state["random"], "sums": state["sums"]}]
         if len(private) == participants:
             self.sums = EpochSums(**private[participant]["sums"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -172,6 +173,15 @@ class ScoreBook:
             values.update(accumulator.values(states))
         order = {name: values[name] for name in self._modes if name in values}
         return order | values  # objects of others may give several values, known only now
+
+    @contextmanager
+    def own(self) -> Iterator[None]:
+        """Inside, `compute` and `details` are this participant's alone, also where sums were pooled."""
+        pooled, self._pooled = self._pooled, None
+        try:
+            yield
+        finally:
+            self._pooled = pooled
 
     def details(self) -> dict[str, Any]:
         """What a report shows beyond the scores (confusion matrix, per class, curves), JSON-able; undefined is None."""

@@ -15,7 +15,7 @@ from weft.runs.differences import (
     environment_differences,
     read_record,
 )
-from weft.runs.directory import RunDirectory, is_run, job_run_path, new_run_path, resume_command
+from weft.runs.directory import RunDirectory, is_run, job_run_path, new_run_path, resume_command, study_of
 from weft.runs.experiments import append_experiment_row, flatten
 from weft.runs.files import sweep, write_atomically
 from weft.runs.jsonfiles import read_json, write_json
@@ -57,6 +57,7 @@ __all__ = [
     "read_record",
     "read_rows",
     "resume_command",
+    "study_of",
     "snapshot_code",
     "sweep",
     "write_atomically",

@@ -52,6 +52,7 @@ class RunDirectory:
         self.splits_file = path / "splits.json"
         self.statistics_file = path / "statistics.json"
         self.profile_file = path / "profile.json"
+        self.sites = path / "sites"
         self._lock = RunLock(path / _LOCK_NAME)
 
     @classmethod
@@ -200,8 +201,19 @@ def is_run(path: str | Path) -> bool:
     return begun or any((path / mark).is_file() for mark in _MARKS)
 
 
+def study_of(path: str | Path) -> Path | None:
+    """The study that a folder is, or is a site of; None where it is neither."""
+    path = Path(path)
+    if (path / "sites").is_dir():
+        return path
+    above = Path(os.path.abspath(path)).parent
+    return above.parent if above.name == "sites" and is_run(above.parent) else None
+
+
 def resume_command(path: str | Path) -> str:
     """The command that goes on with a run, to be pasted into a shell."""
+    if (study := study_of(path)) is not None:
+        return f"weft federate simulate --resume {shlex.quote(str(study))}"
     return f"weft train --resume {shlex.quote(str(path))}"
 
 

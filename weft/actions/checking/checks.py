@@ -21,7 +21,7 @@ from weft.actions.checking.modelling import ModelCheck
 from weft.actions.checking.raw import check_raw_labels, divided, input_names, read_raw, without_inputs
 from weft.actions.checking.samples import Looked, look
 from weft.actions.checking.settings import check_batches, check_monitor
-from weft.actions.opening import Source, load, open_experiment_data, threads_of
+from weft.actions.opening import Source, load, open_experiment_data, refuse_study, threads_of
 from weft.config import Experiment
 from weft.data import Data
 from weft.data.parts import Part
@@ -60,6 +60,7 @@ def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = Fal
             raise
         report.findings.raised("experiment", report.name, error)
     else:
+        refuse_study(experiment)
         report.name = experiment.name
         with outer_randomness_kept():
             _Check(

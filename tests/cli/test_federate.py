@@ -1,0 +1,71 @@
+"""`weft federate simulate`: what it prints, how it is stopped and goes on, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.federated.lab import REPOSITORY, outcome, study
+
+pytest.importorskip("sklearn")
+
+
+def _weft(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "weft", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=200, check=False)
+
+
+def _file(folder: Path, **changes: object) -> Path:
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(study(**changes), sort_keys=False))
+    return file
+
+
+def test_the_command_prints_the_study_and_a_comparison(tmp_path: Path) -> None:
+    done = _weft("federate", "simulate", _file(tmp_path), "--out", tmp_path / "study", "--compare")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == str(tmp_path / "study")
+    assert lines[0] == "train:"
+    assert lines[1].split() == ["study", "pooled", "alone"]
+    assert "site south:" in done.stderr
+    assert "bytes sent" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_stopped_study_tells_how_to_go_on_and_does(tmp_path: Path) -> None:
+    file = _file(tmp_path, training__epochs=40)
+    command = [sys.executable, "-m", "weft", "federate", "simulate", str(file), "--out"]
+    undisturbed = _weft(*command[3:], tmp_path / "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    with subprocess.Popen(
+        [*command, str(tmp_path / "study")], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    ) as run:
+        history = tmp_path / "study" / "history.csv"
+        while run.poll() is None and not (history.exists() and len(history.read_text().splitlines()) > 2):
+            time.sleep(0.02)
+        run.send_signal(signal.SIGTERM)
+        _, told = run.communicate(timeout=100)
+    assert run.returncode == 75, told
+    assert f"weft federate simulate --resume {tmp_path / 'study'}" in told
+    assert json.loads((tmp_path / "study" / "result.json").read_text())["status"] == "stopped"
+    refused = _weft("train", "--resume", tmp_path / "study")
+    assert refused.returncode == 2
+    assert "weft federate simulate --resume" in refused.stderr
+    done = _weft("federate", "simulate", "--resume", tmp_path / "study")
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "study") == outcome(tmp_path / "undisturbed")
+
+
+def test_weft_train_names_the_command_for_studies(tmp_path: Path) -> None:
+    file = _file(tmp_path)
+    done = _weft("train", file)
+    assert done.returncode == 2
+    assert f"weft federate simulate {file}" in done.stderr

@@ -1,0 +1,92 @@
+"""Studies on unequal shares of the breast cancer table, and what is compared of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from weft.engine import Observer
+from weft.federated.study import simulate
+from weft.runs import TIMING_COLUMNS
+
+SIZES = {"north": 37, "south": 90, "west": 61}
+REPOSITORY = Path(__file__).parents[2]
+
+
+def study(sites: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A study; a key `a__b` stands for the entry `b` of section `a`."""
+    shares, start = {}, 0
+    for name, size in SIZES.items():
+        shares[name] = {"arrays": {"tests.engine.studies.share": {"start": start, "stop": start + size}}}
+        start += size
+    written: dict[str, Any] = {
+        "name": "tumours",
+        "seed": 5,
+        "dataset": {"split": {"ratio": [0.7, 0.2, 0.1], "stratified": True}},
+        "model": {"tests.engine.studies.DoubleNet": {}},
+        "training": {
+            "task": "classification",
+            "epochs": 3,
+            "batch_size": 8,
+            "optimizer": {"SGD": {"lr": 0.05, "momentum": 0.9}},
+            "metrics": ["accuracy", "auroc"],
+        },
+        "federation": {"sites": shares if sites is None else sites},
+        "run": {"device": "cpu", "num_workers": 0, "threads": 1, "progress": False, "log_every": 1},
+    }
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        node = written
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = value
+    return written
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """The rows of a table, without timing columns."""
+    with file.open(newline="") as handle:
+        return [{key: cell for key, cell in row.items() if key not in TIMING_COLUMNS} for row in csv.DictReader(handle)]
+
+
+def outcome(path: Path) -> dict[str, Any]:
+    """All that must be the same to the bit in a study that was disturbed and one that was not."""
+    result = json.loads((path / "result.json").read_text())
+    kept = {key: result[key] for key in ("scores", "sites", "epochs", "steps", "best_epoch", "model_sha256", "bounds")}
+    files = [path / "history.csv", *sorted(path.glob("sites/*/history.csv")), *sorted(path.glob("sites/*/steps.csv"))]
+    return kept | {"tables": {file.relative_to(path).as_posix(): rows_of(file) for file in files}}
+
+
+class Kill(Observer):
+    """Kills its process when a site has saved its state for the nth time.
+
+    Args:
+        site: whose.
+        saves: n.
+    """
+
+    def __init__(self, site: str, saves: int) -> None:
+        self.site, self.saves = site, saves
+
+    def on_checkpoint(self, path: Path, kind: str) -> None:
+        if kind == "last" and path.parent.parent.name == self.site:
+            self.saves -= 1
+            if self.saves == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def simulate_and_die(written: dict[str, Any], out: Path, site: str, saves: int) -> None:
+    """Run a study in a forked process that is killed, and see that it was."""
+    child = os.fork()
+    if child == 0:
+        try:
+            written["run"]["observers"] = [{"tests.federated.lab.Kill": {"site": site, "saves": saves}}]
+            simulate(written, out=out)
+        finally:
+            os._exit(3)  # it was not killed
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), f"it ended with {os.waitstatus_to_exitcode(status)}"

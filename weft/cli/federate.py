@@ -1,0 +1,80 @@
+"""`weft federate`: studies over several sites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from weft.cli.shared import (
+    Json,
+    Set,
+    Settings,
+    everything_else_on_stderr,
+    print_json,
+    print_scores,
+    with_settings,
+)
+
+federate = typer.Typer(
+    name="federate", help="Train one model over several sites that keep their data to themselves.", no_args_is_help=True
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    federate.command("simulate")(simulate)
+    app.add_typer(federate)
+
+
+def simulate(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Experiment file with a section federation; with --resume alone, a study's directory.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory of the study; by default a new one under runs/.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", "-r", help="Go on with the study that was stopped, if there is one.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also train with all data in one place, and each site alone.")
+    ] = False,
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
+    """Run the study in FILE with all its sites in this process. The last line of standard output is its directory.
+
+    Each site has data, random generators and a run directory of its own, `sites/NAME`; what they tell one another is
+    what they would send over a network. Scores are pooled over the sites.
+    """
+    from weft.actions.stopping import stoppable
+
+    with everything_else_on_stderr(), stoppable():
+        from weft.federated.study import simulate as action
+
+        done = action(source, with_settings(overrides), out=out, resume=resume, compare=compare)
+    if json:
+        print_json({"run": str(done.path), **done.result})
+        return
+    if "comparison" in done.result:
+        _print_comparison(done.result["comparison"])
+    if not Settings.quiet:
+        for name, site in done.result["sites"].items():
+            moved = site["bytes"]
+            typer.echo(f"site {name}: {moved['sent']:,} bytes sent, {moved['received']:,} received", err=True)
+    typer.echo(str(done.path))
+
+
+def _print_comparison(comparison: dict[str, Any]) -> None:
+    """A table per split: the study, all data in one place, each site alone (their counts added up)."""
+    for split in comparison["study"]:
+        typer.echo(f"{split}:")
+        columns = {way: comparison[way].get(split, {}) for way in ("study", "pooled", "alone")}
+        print_scores(columns)

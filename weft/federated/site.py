@@ -1,0 +1,298 @@
+"""One site of a study: its data, its run and its directory, and what it does from its first message to its scores."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from weft.actions.beginning import describe_run, try_out
+from weft.actions.opening import open_experiment_data, target_kind_of
+from weft.actions.single import require_observers
+from weft.config import Experiment
+from weft.data import Data, class_names, measure
+from weft.engine import CheckpointFolder, Collective, Observer, Run, RunResult, Strategy, build_run, training
+from weft.engine.background import BackgroundCheckpoints
+from weft.engine.collectives import Answer
+from weft.engine.freezing import is_frozen
+from weft.engine.loaders import batches_of_epoch
+from weft.engine.loop import Steps
+from weft.engine.run import SplitScores
+from weft.engine.seeding import outer_randomness_kept, participant_seed, random_state, seed_everything
+from weft.engine.signals import Interruption
+from weft.engine.state import Position
+from weft.errors import CheckpointError, ConfigError, DataError, Problem, WeftError
+from weft.federated.agreeing import joined_classes, pooled_scales, same_weights, told_by_all
+from weft.federated.dsgd import dSGD
+from weft.federated.traffic import Counts, counted
+from weft.runs import RunDirectory
+
+logger = logging.getLogger("weft")
+
+_NORMALISES = "normalises over the batches of each site, which no pooled training does"
+
+
+class Site:
+    """A site that takes part in a study, in this process. Nothing of it is shared with another site's.
+
+    Args:
+        study: the experiment with its section `federation`.
+        name: the site's.
+        directory: its run directory, created and locked.
+        resumed: whether it goes on from its checkpoints.
+        threads: of an operation, for the record.
+        interruption: the flag that signals set.
+        observers: who watches.
+    """
+
+    def __init__(
+        self,
+        study: Experiment,
+        name: str,
+        directory: RunDirectory,
+        *,
+        resumed: bool,
+        threads: int,
+        interruption: Interruption,
+        observers: list[Observer],
+    ) -> None:
+        assert study.federation is not None
+        self.study, self.name, self.directory, self.resumed = study, name, directory, resumed
+        self.threads, self.interruption, self.observers = threads, interruption, observers
+        self.names = sorted(study.federation.sites)
+        self.number = self.names.index(name)
+        self.experiment = site_experiment(study, name)
+        # Where checkpoints are written beside the training, sites may be two of them apart when they are killed.
+        self._folder = CheckpointFolder(directory.checkpoints, keep=max(self.experiment.run.keep_last, 3))
+        self.run: Run | None = None
+        self._data: Data | None = None
+        self.described = resumed
+
+    @property
+    def data(self) -> Data:
+        """Its data, once they are opened."""
+        assert self._data is not None
+        return self._data
+
+    @property
+    def built(self) -> Run:
+        """Its run, once it is built."""
+        assert self.run is not None
+        return self.run
+
+    def position(self) -> Position:
+        """Where it is."""
+        return self.run.state.position if self.run is not None else Position()
+
+    def first_randomness(self) -> dict[str, Any]:
+        """The state of the random generators that it begins with."""
+        with outer_randomness_kept():
+            seed_everything(participant_seed(self.experiment.seed, 0))
+            return random_state()
+
+    def steps(self) -> Steps:
+        """Everything that it does; drivers drive it with those of the other sites."""
+        counts: Counts = {}
+        run: Run = yield from counted(self._begin(), counts, "opening")
+        if not (self.resumed and (yield from self._go_on(run))):  # what brings sites back is no part of the study
+            yield from counted(same_weights(run), counts, "opening")
+            run.state.beside.update(counts)
+        if not self.resumed:
+            with self._told_by_name(), outer_randomness_kept():
+                try_out(run, self.experiment, self.data)
+                describe_run(self.directory, self.experiment, self.data, self.threads)
+            self.described = True
+        result: RunResult = yield from counted(training(run), run.state.beside)
+        return result
+
+    def own_scores(self) -> dict[str, SplitScores]:
+        """Final scores of this site's items alone, of the splits that it has."""
+        found = {}
+        for name, pooled in self.built.final.items():
+            split = self.built.splits[name]
+            if split.cases:
+                with split.book.own():
+                    found[name] = SplitScores(split.book.compute(), split.book.details(), pooled.rows)
+        return found
+
+    def _begin(self) -> Generator[Collective, Answer, Run]:
+        """Agree with the others on what must be the same everywhere, and build the run."""
+        with self._told_by_name():
+            own = self._class_names()
+        classes = joined_classes(self.names, (yield from told_by_all("classes", own)))
+        statistics = yield from self._statistics(classes)
+        with self._told_by_name():
+            self._data = data = self._open(statistics)
+            batches = batches_of_epoch(self.experiment, data)
+        told = yield from told_by_all("splits", {"splits": list(data.splits), "batches": batches})
+        most = max(said["batches"] for said in told)
+        if most == 0:
+            raise DataError("no site has anything to train on", "look at the sites' training splits")
+        splits = [name for said in told for name in said["splits"]]
+        with self._told_by_name():
+            run = self.run = self._build(splits, -(-most // self.experiment.training.accumulate))
+        return run
+
+    def _class_names(self) -> list[str] | None:
+        experiment = self.experiment
+        kind = target_kind_of(experiment)
+        return class_names(experiment.dataset, experiment.namespace(), base=experiment.base, kind=kind)
+
+    def _statistics(self, classes: list[str] | None) -> Generator[Collective, Answer, dict[str, Any]]:
+        """What this site's data are to be treated with: names of classes, mean and scale over all sites."""
+        known: dict[str, Any] = {} if classes is None else {"classes": classes}
+        experiment = self.experiment
+        if not experiment.dataset.standardize:
+            return known
+        with self._told_by_name():
+            moments = measure(
+                experiment.dataset, experiment.namespace(), seed=experiment.seed, fold=experiment.fold,
+                base=experiment.base, kind=target_kind_of(experiment), classes=classes,
+            )  # fmt: skip
+        by_site = yield from told_by_all("shapes", [list(moment.mean.shape) for moment in moments])
+        shapes: list[list[int]] = next((said for said in by_site if said), [])
+        other = [name for name, said in zip(self.names, by_site, strict=True) if said and said != shapes]
+        if other:
+            raise DataError(
+                f"inputs have other numbers of features at {', '.join(other)} than elsewhere", "compare the tables"
+            )
+        return known | {"standardize": (yield from pooled_scales(moments, shapes))}
+
+    def _open(self, statistics: dict[str, Any]) -> Data:
+        data = open_experiment_data(self.experiment, statistics)
+        data.splits = {name: split for name, split in data.splits.items() if len(split)}
+        return data
+
+    def _build(self, splits: list[str], steps_per_epoch: int) -> Run:
+        experiment, history, folder = self.experiment, self.directory.history(), self._folder
+        run = build_run(
+            experiment, self.data, path=self.directory.path,
+            checkpoints=BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder,
+            history=history, observers=[*self.observers, *self._own_observers()], interruption=self.interruption,
+            strategy=build_strategy(self.study), participants=len(self.names), participant=self.number,
+            gather=False, steps_per_epoch=steps_per_epoch, splits=splits,
+        )  # fmt: skip
+        assert self.study.federation is not None
+        if self.study.federation.exact:
+            require_exact(run)
+        elif self.number == 0 and isinstance(run.state.strategy, dSGD) and (layers := normalises_over_batches(run)):
+            logger.warning("%s %s; federation.exact would refuse it", ", ".join(layers[:3]), _NORMALISES)
+        return run
+
+    def _own_observers(self) -> list[Observer]:
+        """Those that `run.observers` names."""
+        namespace = self.experiment.namespace()
+        found = [namespace.build(component, "observer") for component in self.experiment.run.observers]
+        require_observers(found)
+        return found
+
+    def _go_on(self, run: Run) -> Generator[Collective, Answer, bool]:
+        """Go on from the newest boundary that all sites have saved; False where the study was killed before that."""
+        folder = self._folder
+        everybodys = yield from told_by_all("boundaries", folder.boundaries())
+        common = set.intersection(*({tuple(one) for one in said} for said in everybodys))
+        if common:
+            epoch, batch, step = max(common)
+            run.state.load_state_dict(folder.load_at((epoch, batch, step)))
+            run.resumed = True
+        elif all(everybodys):
+            raise CheckpointError(
+                "the sites have no saved state in common", "run the study again in a new directory, with --out"
+            )
+        assert run.history is not None
+        run.history.restore(run.state.history)
+        self.directory.steps().truncate_after(run.state.position.step)
+        return bool(common)
+
+    @contextmanager
+    def _told_by_name(self) -> Iterator[None]:
+        """Errors inside say at which site they happened. Nothing is exchanged inside."""
+        try:
+            yield
+        except ConfigError:
+            raise
+        except WeftError as error:
+            error.message = f"site {self.name}: {error.message}"
+            error.args = (error.message, error.hint)
+            raise
+
+
+def site_experiment(study: Experiment, name: str) -> Experiment:
+    """What a site trains, with its own seed: no two sites draw the same random numbers.
+
+    The first site by name has the study's seed, and so the weights that training in one place begins with.
+    """
+    assert study.federation is not None
+    seed = study.seed
+    if name != min(study.federation.sites):
+        seed = int.from_bytes(hashlib.sha256(f"weft site {seed} {name}".encode()).digest()[:8]) >> 1
+    run = study.run.model_copy(update={"progress": False})
+    return study.at_site(name).model_copy(update={"name": f"{study.name} at {name}", "seed": seed, "run": run})
+
+
+def build_strategy(study: Experiment) -> Strategy:
+    """A site's own strategy, as the study's section `federation` names it.
+
+    Raises:
+        ConfigError: it is none, its rounds are told twice, or it has none.
+    """
+    federation = study.federation
+    assert federation is not None
+    if federation.strategy.is_finished:
+        message = "an object of a strategy would be shared by all sites"
+        raise ConfigError(Problem(message, "give its class, with arguments", ("federation", "strategy")))
+    strategy = study.namespace().build(federation.strategy, "strategy")
+    if not isinstance(strategy, Strategy):
+        message = f"{federation.strategy.name} is a {type(strategy).__name__}, not a weft.engine.Strategy"
+        hint = "`weft components strategy` lists those there are"
+        raise ConfigError(Problem(message, hint, ("federation", "strategy")))
+    rounds, where = federation.steps_per_round, ("federation", "steps_per_round")
+    if rounds is not None:
+        inner = strategy
+        while isinstance(getattr(inner, "strategy", None), Strategy):
+            inner = inner.strategy  # type: ignore[attr-defined]
+        if type(inner).end_of_round is Strategy.end_of_round:
+            message = f"{type(inner).__name__} has no rounds: its sites exchange something in every step"
+            raise ConfigError(Problem(message, "remove steps_per_round, or use FedAvg or its kin", where))
+        if strategy.steps_per_round not in (None, rounds):
+            message = f"steps_per_round is {rounds} here and {strategy.steps_per_round} at the strategy"
+            raise ConfigError(Problem(message, "write it once", where))
+        strategy.steps_per_round = rounds
+    return strategy
+
+
+def normalises_over_batches(run: Run) -> list[str]:
+    """Names of the layers that are trained with the statistics of their site's batches."""
+    plan, model = run.plan, run.state.model
+    found = []
+    for name, module in model.named_modules():
+        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)]
+        frozen = bool(own) and all(is_frozen(key, plan.epochs, plan.freeze, plan.unfreeze) for key in own)
+        if isinstance(module, _BatchNorm) and not frozen:
+            found.append(name or type(module).__name__)
+    return found
+
+
+def require_exact(run: Run) -> None:
+    """Refuse what makes a study differ from training in one place.
+
+    Raises:
+        ConfigError: the strategy is another one than a plain dSGD, or the model normalises over batches.
+    """
+    strategy, where = run.state.strategy, ("federation", "exact")
+    if type(strategy) is not dSGD or strategy.aggregate != "sum":
+        name = type(strategy).__name__
+        message = f"{name} does not give what training on all data in one place gives; dSGD does"
+        raise ConfigError(Problem(message, "use strategy: dSGD, or remove 'exact'", where))
+    layers = normalises_over_batches(run)
+    if layers:
+        message = f"batch normalisation ({', '.join(layers[:3])}{', …' if len(layers) > 3 else ''}) {_NORMALISES}"
+        hint = (
+            "normalise otherwise (GroupNorm; `normalization: group` in Weft's networks), freeze these layers with "
+            "their statistics (model.freeze), or declare another algorithm: strategy FedBN, and exact: false"
+        )
+        raise ConfigError(Problem(message, hint, where))

@@ -1,0 +1,49 @@
+"""What a site sends and receives, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from weft.engine.collectives import Answer, Collective
+from weft.federated.sizes import encoded_bytes
+
+Counts = dict[str, int]  # "<kind> messages", "<kind> sent", "<kind> received"
+
+
+def counted(
+    steps: Generator[Collective, Answer, Any], counts: Counts, kind: str = ""
+) -> Generator[Collective, Answer, Any]:
+    """The same generator; messages and bytes of what it asks and is told are added up.
+
+    Args:
+        steps: what a site does.
+        counts: where they are added, by the first word of what is asked; replaced counts of an earlier part go on.
+        kind: counts all under one word.
+    """
+    try:
+        collective = next(steps)
+        while True:
+            word = kind or collective.tag.split()[0]
+            _add(counts, f"{word} messages", 1)
+            _add(counts, f"{word} sent", encoded_bytes(collective.tensors, collective.encoding))
+            answer = yield collective
+            _add(counts, f"{word} received", encoded_bytes(answer, collective.encoding))
+            collective = steps.send(answer)
+    except StopIteration as end:
+        return end.value
+    finally:
+        steps.close()
+
+
+def summary(counts: Counts) -> dict[str, Any]:
+    """Messages and bytes by kind, and bytes in all, for JSON."""
+    kinds = dict.fromkeys(key.rpartition(" ")[0] for key in counts)
+    parts = ("messages", "sent", "received")
+    by_kind = {kind: {part: counts.get(f"{kind} {part}", 0) for part in parts} for kind in kinds}
+    total = {part: sum(entry[part] for entry in by_kind.values()) for part in ("sent", "received")}
+    return {**total, "by_kind": by_kind}
+
+
+def _add(counts: Counts, key: str, number: int) -> None:
+    counts[key] = counts.get(key, 0) + number
