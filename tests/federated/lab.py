@@ -9,6 +9,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset
+
+from tests.engine.studies import share
 from weft.engine import Observer
 from weft.federated.study import simulate
 from weft.runs import TIMING_COLUMNS
@@ -90,3 +93,20 @@ def simulate_and_die(written: dict[str, Any], out: Path, site: str, saves: int) 
             os._exit(3)  # it was not killed
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), f"it ended with {os.waitstatus_to_exitcode(status)}"
+
+
+class Rows(Dataset[Any]):
+    """Rows of a site, as a class of the user's own.
+
+    Args:
+        start, stop: which, of the breast cancer table.
+    """
+
+    def __init__(self, start: int, stop: int) -> None:
+        self.inputs, self.targets = share(start, stop)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        return self.inputs[row], int(self.targets[row])

@@ -268,7 +268,6 @@ NORMALISED = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
             "3 here and 2 at the strategy",
             "once",
         ),
-        ({"federation__uneven": "wrap"}, "not built", "weight_zero"),
         ({"federation__strategy": "FedAverage"}, "no strategy named", "FedAvg"),
         ({"federation__strategy": "MLP"}, "strategy", ""),
         ({"dataset__folder": "."}, "belong to no site", "federation.sites.NAME"),

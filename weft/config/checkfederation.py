@@ -45,9 +45,6 @@ def check_federation(experiment: Experiment) -> Iterable[Problem]:
         message = f"{source!r} gives data that belong to no site"
         hint = "move it to federation.sites.NAME; dataset says what all sites share"
         yield Problem(message, hint, ("dataset", source))
-    if federation.uneven != "weight_zero":
-        message = f"uneven: {federation.uneven} is not built yet"
-        yield Problem(message, "use weight_zero", ("federation", "uneven"))
     parts = (("model",), experiment.model.component), (("training", "task"), experiment.training.task)
     for path, component in parts:
         if component.is_finished:

@@ -38,6 +38,7 @@ class FederationConfig(Section):
     """Number of optimizer steps of a round, for strategies that have rounds; without it, an epoch."""
     uneven: Literal["weight_zero", "wrap", "stop"] = "weight_zero"
     """What a site does in an epoch when it has no batches left and others have: `weight_zero`, it takes part and counts
-    nothing. `wrap` and `stop` are not built yet."""
+    nothing; `wrap`, it begins its items again, in a new order; `stop`, the epoch ends for all. Sites without training
+    data count nothing in any case."""
     exact: bool = False
     """Whether anything is refused that would make training differ from training on all data in one place."""

@@ -13,7 +13,7 @@ from weft.config import Component, Namespace
 from weft.data.batches import Batch
 from weft.data.fetch import BatchKey, Fetcher
 from weft.data.gather import gathered
-from weft.data.order import Plan, count_batches, epoch_order, plan_batches
+from weft.data.order import Plan, count_batches, epoch_order, one_after_another, plan_batches
 from weft.data.split_data import SplitData
 from weft.data.workers import Workers, WorkerTraceback
 from weft.errors import UsageError
@@ -42,6 +42,7 @@ class Loader:
         share: tuple[int, int],
         augment: bool,
         limit: int | None = None,
+        batches: int | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -53,6 +54,7 @@ class Loader:
         self.pin_memory = pin_memory
         self.share = share
         self.limit = limit
+        self.batches = batches
         self.skipped_items: dict[str, str] = {}
         self.seconds_waited = 0.0
         self._workers: Workers | None = None
@@ -78,6 +80,11 @@ class Loader:
 
     def __len__(self) -> int:
         """Number of batches of an epoch, for this rank."""
+        return self._lap_batches if self.batches is None else self.batches
+
+    @property
+    def _lap_batches(self) -> int:
+        """Number of batches that visit everything once."""
         return count_batches(
             self.visits, self.batch_size, drop_last=self.drop_last, share=self.share, every_nth=self._every_nth
         )
@@ -93,21 +100,25 @@ class Loader:
             DataError: an item cannot be loaded.
             WorkerError: a loader worker died.
         """
-        order = epoch_order(
-            len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch, sampler=self.sampler, limit=self.limit
-        )
-        plan = plan_batches(
-            order,
-            self.batch_size,
-            drop_last=self.drop_last,
-            share=self.share,
-            every_nth=self._every_nth,
-            skip=skip,
-        )
+        if self.batches is None:
+            plan = self._lap(epoch, 0, skip)
+        else:
+            laps = range(-(-self.batches // self._lap_batches))
+            plan = one_after_another([self._lap(epoch, lap) for lap in laps], self.batches, skip)
         batches = self._batches(epoch, plan)
         if self.pin_memory and (self._arrays is not None or not self.num_workers):
             return (batch.pin_memory() for batch in batches)
         return batches
+
+    def _lap(self, epoch: int, lap: int, skip: int = 0) -> Plan:
+        """The batches that visit everything once; an epoch of a given number of batches may do so again and again."""
+        order = epoch_order(
+            len(self.split), shuffle=self.shuffle, seed=self.seed, epoch=epoch,
+            sampler=self.sampler, limit=self.limit, lap=lap,
+        )  # fmt: skip
+        return plan_batches(
+            order, self.batch_size, drop_last=self.drop_last, share=self.share, every_nth=self._every_nth, skip=skip
+        )
 
     def nothing(self) -> Batch:
         """A batch without items, in the shape of some."""
@@ -176,6 +187,7 @@ def make_loader(
     share: tuple[int, int] = (0, 1),
     augment: bool = True,
     limit: int | None = None,
+    batches: int | None = None,
 ) -> Loader:
     """Make a loader of a split.
 
@@ -195,6 +207,8 @@ def make_loader(
             batch (it may be empty: a batch of size 0); otherwise the rows rank, rank + world, ..., each exactly once.
         augment: apply the transforms that are meant for training, where the split has such.
         limit: visit only the first so many items of an epoch, in the order that it has; None visits all.
+        batches: of an epoch: fewer than the items make end it early, with more it begins its items again, in a new
+            order; None visits each once.
 
     Raises:
         UsageError: a size or share is out of range.
@@ -203,6 +217,8 @@ def make_loader(
         raise UsageError(f"batch_size is {batch_size}", "use at least 1")
     if num_workers < 0:
         raise UsageError(f"num_workers is {num_workers}", "use 0 to load in the training process itself")
+    if batches is not None and batches < 1:
+        raise UsageError(f"an epoch of {batches} batches", "use at least 1")
     if not 0 <= share[0] < share[1]:
         raise UsageError(f"share is {share}: the rank must be at least 0 and below the number of processes")
     return Loader(
@@ -217,6 +233,7 @@ def make_loader(
         share=share,
         augment=augment,
         limit=limit,
+        batches=batches,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from weft.data.randomness import seeded
 from weft.errors import DataError
 
 
-def seed_for(seed: int, epoch: int) -> int:
+def seed_for(seed: int, epoch: int, lap: int = 0) -> int:
     """Seed of the order of samples in an epoch.
 
     A loop of one's own that calls `generator.manual_seed(seed_for(seed, epoch))` before each epoch of its
@@ -24,17 +24,19 @@ def seed_for(seed: int, epoch: int) -> int:
     Args:
         seed: the experiment's seed, any integer.
         epoch: number of the epoch, counted from 0.
+        lap: how often the epoch has visited everything before, where it goes on with a new order.
 
     Returns:
         An integer in [0, 2**63).
     """
-    digest = hashlib.sha256(f"weft order {int(seed)} {int(epoch)}".encode()).digest()
+    again = f" {int(lap)}" if lap else ""
+    digest = hashlib.sha256(f"weft order {int(seed)} {int(epoch)}{again}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def permutation(length: int, seed: int, epoch: int) -> Tensor:
+def permutation(length: int, seed: int, epoch: int, lap: int = 0) -> Tensor:
     """Shuffled row numbers of an epoch, int64 `[length]`, as torch's DataLoader visits them with the same seed."""
-    generator = torch.Generator().manual_seed(seed_for(seed, epoch))
+    generator = torch.Generator().manual_seed(seed_for(seed, epoch, lap))
     # The DataLoader draws the base seed of its workers from the generator before its sampler draws the permutation.
     torch.empty((), dtype=torch.int64).random_(generator=generator)
     return torch.randperm(length, generator=generator)
@@ -61,6 +63,7 @@ def epoch_order(
     epoch: int,
     sampler: Iterable[int] | None = None,
     limit: int | None = None,
+    lap: int = 0,
 ) -> Order:
     """Rows that an epoch visits, in order.
 
@@ -71,36 +74,43 @@ def epoch_order(
         epoch: number of the epoch, counted from 0.
         sampler: yields row numbers; what it draws from (its attribute `generator`, too) is seeded with (seed, epoch).
         limit: visit only the first so many; None visits all.
+        lap: how often the epoch has visited everything before; each time has an order of its own.
 
     Raises:
         DataError: the sampler yields a row that the split does not have.
     """
     if sampler is not None:
-        order = _sampled(sampler, length, seed, epoch)
+        order = _sampled(sampler, length, seed, epoch, lap)
     else:
-        order = Order(permutation(length, seed, epoch) if shuffle else torch.arange(length))
+        order = Order(permutation(length, seed, epoch, lap) if shuffle else torch.arange(length))
     return order if limit is None else _slice(order, 0, limit)
 
 
-def _sampled(sampler: Any, length: int, seed: int, epoch: int) -> Order:
-    key = seed_for(seed, epoch)
+def _sampled(sampler: Any, length: int, seed: int, epoch: int, lap: int) -> Order:
+    key = seed_for(seed, epoch, lap)
     if hasattr(sampler, "generator"):
         sampler.generator = torch.Generator().manual_seed(key)
     if callable(getattr(sampler, "set_epoch", None)):
         sampler.set_epoch(epoch)
     with seeded(sampler, key):
         rows = [int(row) for row in sampler]
-    seen: Counter[int] = Counter()
-    occurrences = []
     for row in rows:
         if not 0 <= row < length:
             raise DataError(
                 f"sampler {type(sampler).__name__} asks for row {row}, but the split has {length} items",
                 "build the sampler for this split, e.g. with as many weights as there are items",
             )
+    return Order(torch.tensor(rows, dtype=torch.int64), _counted(rows))
+
+
+def _counted(rows: Iterable[int]) -> list[int]:
+    """How often each row came before."""
+    seen: Counter[int] = Counter()
+    occurrences = []
+    for row in rows:
         occurrences.append(seen[row])
         seen[row] += 1
-    return Order(torch.tensor(rows, dtype=torch.int64), occurrences)
+    return occurrences
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +160,21 @@ def plan_batches(
     else:
         order = _slice(order, bounds[0][0] if bounds else 0, bounds[-1][1] if bounds else 0)
     return Plan(order.rows, sizes, order.occurrences)
+
+
+def one_after_another(plans: Sequence[Plan], batches: int, skip: int = 0) -> Plan:
+    """So many batches of several plans: where one ends the next begins, with a batch of its own.
+
+    Args:
+        plans: each from its first batch on, with `batches` or more in all.
+        batches: number of batches, those that are skipped included.
+        skip: leave out the first batches, as a resumed epoch does.
+    """
+    sizes = [size for plan in plans for size in plan.sizes][:batches]
+    rows = torch.cat([plan.rows for plan in plans])[: sum(sizes)]
+    occurrences = _counted(rows.tolist()) if len(plans) > 1 else plans[0].occurrences
+    start = sum(sizes[:skip])
+    return Plan(rows[start:], sizes[skip:], occurrences and occurrences[start : len(rows)])
 
 
 def count_batches(length: int, batch_size: int, *, drop_last: bool, share: tuple[int, int], every_nth: bool) -> int:

@@ -45,6 +45,7 @@ def build_run(
     shares_directory: bool = False,
     gather: bool = True,
     steps_per_epoch: int | None = None,
+    batches: int | None = None,
     splits: Sequence[str] = (),
 ) -> Run:
     """Build everything that a run needs; the global generators are seeded on the way, before the model is made.
@@ -62,6 +63,8 @@ def build_run(
         shares_directory: they are processes of one run: each takes its share of every batch, and the first one writes.
         gather: whether predictions may leave a participant where a score does not follow from sums.
         steps_per_epoch: of the participant that has most, for schedules; by default this one's.
+        batches: of an epoch of this participant: fewer than its items make end the epoch early, with more it begins
+            its items again; by default each item is visited once.
         splits: names of those that are scored though this participant has nothing in them.
 
     Raises:
@@ -79,7 +82,7 @@ def build_run(
     if network.mesh is not None:
         require_one_network(networks)
     share = (participant, participants) if shares_directory else (0, 1)
-    train = train_loader(experiment, data, namespace, share)
+    train = train_loader(experiment, data, namespace, share, batches)
     optimizers = {name: build_optimizer(experiment, namespace, task, name, part) for name, part in networks.items()}
     if steps_per_epoch is None:
         steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1

@@ -20,12 +20,15 @@ _SCORED_TOGETHER = 8
 _SCORED_NUMBERS = 65_536
 
 
-def train_loader(experiment: Experiment, data: Data, namespace: Namespace, share: tuple[int, int]) -> Loader | None:
+def train_loader(
+    experiment: Experiment, data: Data, namespace: Namespace, share: tuple[int, int], batches: int | None = None
+) -> Loader | None:
     """The loader of the training split; None where there is none.
 
     Args:
         experiment, data, namespace: what is trained.
         share: which participant this is, of how many that divide each batch among them.
+        batches: of an epoch, whatever the number of items; see `make_loader`.
 
     Raises:
         ConfigError: an epoch would have no step.
@@ -33,7 +36,7 @@ def train_loader(experiment: Experiment, data: Data, namespace: Namespace, share
     """
     if "train" not in data.splits:
         return None
-    train = _loader(experiment, data, "train", namespace, share, training=True)
+    train = _loader(experiment, data, "train", namespace, share, training=True, epoch_batches=batches)
     if len(train) == 0:
         raise ConfigError(
             Problem(
@@ -99,7 +102,14 @@ def _metric(component: Component, namespace: Namespace) -> Any:
 
 
 def _loader(
-    experiment: Experiment, data: Data, name: str, namespace: Namespace, share: tuple[int, int], *, training: bool
+    experiment: Experiment,
+    data: Data,
+    name: str,
+    namespace: Namespace,
+    share: tuple[int, int],
+    *,
+    training: bool,
+    epoch_batches: int | None = None,
 ) -> Loader:
     split = data.splits[name]
     if len(split) == 0:
@@ -120,6 +130,7 @@ def _loader(
         share=share,
         pin_memory=torch.cuda.is_available(),
         limit=None if batches is None else batches * together,
+        batches=epoch_batches,
     )
 
 

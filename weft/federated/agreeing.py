@@ -84,6 +84,28 @@ def pooled_scales(
     return [_scale(mean, square, varies, float(count)) for mean, square, varies, count in found]
 
 
+def epoch_of(uneven: str, batches: Sequence[int]) -> tuple[int, int | None]:
+    """How many batches an epoch of the study has, from what all sites have.
+
+    Args:
+        uneven: `federation.uneven`.
+        batches: of an epoch of each site; 0 of those that have nothing to train on.
+
+    Returns:
+        the number, and how many each site with training data is to have; None leaves each those of its items.
+
+    Raises:
+        DataError: nobody has any.
+    """
+    there = [number for number in batches if number]
+    if not there:
+        raise DataError("no site has anything to train on", "look at the sites' training splits")
+    if uneven == "weight_zero":
+        return max(there), None
+    epoch = min(there) if uneven == "stop" else max(there)
+    return epoch, epoch
+
+
 def same_weights(run: Run) -> Generator[Collective, Answer, None]:
     """All sites take the weights that the first one begins with: a sum with zeros elsewhere."""
     first = run.participant == 0

@@ -26,7 +26,7 @@ from weft.engine.seeding import outer_randomness_kept, participant_seed, random_
 from weft.engine.signals import Interruption
 from weft.engine.state import Position
 from weft.errors import CheckpointError, ConfigError, DataError, Problem, WeftError
-from weft.federated.agreeing import joined_classes, pooled_scales, same_weights, told_by_all
+from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, told_by_all
 from weft.federated.dsgd import dSGD
 from weft.federated.traffic import Counts, counted
 from weft.runs import RunDirectory
@@ -129,12 +129,11 @@ class Site:
             self._data = data = self._open(statistics)
             batches = batches_of_epoch(self.experiment, data)
         told = yield from told_by_all("splits", {"splits": list(data.splits), "batches": batches})
-        most = max(said["batches"] for said in told)
-        if most == 0:
-            raise DataError("no site has anything to train on", "look at the sites' training splits")
+        assert self.study.federation is not None
+        epoch, wanted = epoch_of(self.study.federation.uneven, [said["batches"] for said in told])
         splits = [name for said in told for name in said["splits"]]
         with self._told_by_name():
-            run = self.run = self._build(splits, -(-most // self.experiment.training.accumulate))
+            run = self.run = self._build(splits, -(-epoch // self.experiment.training.accumulate), wanted)
         return run
 
     def _class_names(self) -> list[str] | None:
@@ -167,14 +166,14 @@ class Site:
         data.splits = {name: split for name, split in data.splits.items() if len(split)}
         return data
 
-    def _build(self, splits: list[str], steps_per_epoch: int) -> Run:
+    def _build(self, splits: list[str], steps_per_epoch: int, batches: int | None) -> Run:
         experiment, history, folder = self.experiment, self.directory.history(), self._folder
         run = build_run(
             experiment, self.data, path=self.directory.path,
             checkpoints=BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder,
             history=history, observers=[*self.observers, *self._own_observers()], interruption=self.interruption,
             strategy=build_strategy(self.study), participants=len(self.names), participant=self.number,
-            gather=False, steps_per_epoch=steps_per_epoch, splits=splits,
+            gather=False, steps_per_epoch=steps_per_epoch, batches=batches, splits=splits,
         )  # fmt: skip
         assert self.study.federation is not None
         if self.study.federation.exact:
