@@ -33,6 +33,7 @@ from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
 from weft.errors import NotFiniteError, UsageError
 from weft.federated.comparing import compare_with_one_place
+from weft.federated.profile import Profile
 from weft.federated.site import Site, site_experiment
 from weft.federated.traffic import summary
 from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, messages_kept
@@ -140,6 +141,7 @@ class _Study:
         self.directory, self.experiment, self.threads, self.resumed = directory, experiment, threads, resumed
         self.names = sorted(experiment.federation.sites)
         self.sites: list[Site] = []
+        self.profile = Profile(directory, self.names)
         self.described = resumed
 
     def run(self, *, compare: bool) -> TrainedRun:
@@ -155,6 +157,7 @@ class _Study:
             ):
                 self._open_sites(stack, interruption)
                 results = self._drive()
+                self.profile.finish()
                 comparison = compare_with_one_place(self.experiment, self.sites) if compare else None
                 return self._write(results, comparison, time.monotonic() - started)
         except BaseException as error:
@@ -179,19 +182,23 @@ class _Study:
             first = name == self.names[0]
             site = Site(
                 self.experiment, name, own, resumed=self.resumed, threads=self.threads, interruption=interruption,
-                observers=[StepsCSV(), LogFile(), *(self._watching() if first else [])],
+                observers=[self.profile.sites[name], StepsCSV(), LogFile(), *(self._watching() if first else [])],
             )  # fmt: skip
             self.sites.append(site)
 
     def _watching(self) -> list[Observer]:
         """Who watches the study through its first site: what all agree on is the same at each."""
-        shown: list[Observer] = [ProgressBar(), ConsoleSummary()] if self.experiment.run.progress else []
+        bar = ProgressBar(beside=self.profile.table)
+        shown: list[Observer] = [bar, ConsoleSummary()] if self.experiment.run.progress else []
         named = [_ShownAsStudy(self.experiment.name, one) for one in shown]
         return [_PooledHistory(self.directory.history()), *named]
 
     def _drive(self) -> dict[str, RunResult]:
         participants = [
-            Participant(site.name, site.steps, site.position, site.first_randomness()) for site in self.sites
+            Participant(
+                site.name, self.profile.sites[site.name].timed(site.steps), site.position, site.first_randomness()
+            )
+            for site in self.sites
         ]
 
         def after_turn() -> None:

@@ -38,8 +38,8 @@ def counted(
 
 def summary(counts: Counts) -> dict[str, Any]:
     """Messages and bytes by kind, and bytes in all, for JSON."""
-    kinds = dict.fromkeys(key.rpartition(" ")[0] for key in counts)
     parts = ("messages", "sent", "received")
+    kinds = dict.fromkeys(kind for key in counts for kind, _, part in [key.rpartition(" ")] if part in parts)
     by_kind = {kind: {part: counts.get(f"{kind} {part}", 0) for part in parts} for kind in kinds}
     total = {part: sum(entry[part] for entry in by_kind.values()) for part in ("sent", "received")}
     return {**total, "by_kind": by_kind}

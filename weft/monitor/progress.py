@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar as Bar
 from rich.table import Table
@@ -54,15 +55,18 @@ class ProgressBar(Observer):
 
     Args:
         console: where to write; standard error by default.
+        beside: makes what a terminal shows below the line, whenever it is drawn.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, beside: Callable[[], RenderableType] | None = None) -> None:
         self._console = console or Console(stderr=True)
+        self._beside = beside
         self._display: Display | None = None
 
     def on_start(self, start: Start) -> None:
         self._progress = Progress(start, epoch=start.epoch)
-        self._display = TerminalLine(self._console) if self._console.is_terminal else PlainLines(self._console)
+        terminal = self._console.is_terminal
+        self._display = TerminalLine(self._console, self._beside) if terminal else PlainLines(self._console)
         self._began = self._window_began = time.monotonic()
         self._next = self._began + self._display.every
         self._items = 0
@@ -136,11 +140,12 @@ class ProgressBar(Observer):
 
 
 class TerminalLine:
-    """One line at the bottom of a terminal."""
+    """One line at the bottom of a terminal, and below it what `beside` makes."""
 
     every = _REDRAW_AFTER
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, beside: Callable[[], RenderableType] | None = None) -> None:
+        self._beside = beside
         # refreshed by us, so that no thread takes time from training; standard output is left to the command
         self._live = Live(console=console, auto_refresh=False, redirect_stdout=False)
         self._live.start()
@@ -148,7 +153,8 @@ class TerminalLine:
         console.show_cursor(True)  # a killed run would leave the terminal without one
 
     def show(self, progress: Progress) -> None:
-        self._live.update(_line(progress, self._live.console.width), refresh=True)
+        line = _line(progress, self._live.console.width)
+        self._live.update(line if self._beside is None else Group(line, self._beside()), refresh=True)
 
     def epoch(self, progress: Progress, event: Epoch) -> None:
         self._last = progress  # drawn with the next step that is due, or at the end

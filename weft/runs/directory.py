@@ -53,6 +53,9 @@ class RunDirectory:
         self.statistics_file = path / "statistics.json"
         self.profile_file = path / "profile.json"
         self.sites = path / "sites"
+        self.sites_profile_file = path / "profile.csv"
+        self.ledger_file = path / "ledger.jsonl"
+        self.own_history_file = path / "own.csv"
         self._lock = RunLock(path / _LOCK_NAME)
 
     @classmethod

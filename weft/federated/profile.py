@@ -1,0 +1,273 @@
+"""What each site of a simulated study costs while it runs: computing, waiting, messages, memory; and its own scores.
+
+All sites share one process here, so what is measured is what each does between two messages. `computing` is the time
+from an answer to the next question, reading data included. `waiting` is what it would be if all sites computed at once
+on machines like this one and messages took no time: in every turn each waits for the slowest.
+
+A driver need not know of it: the clock is wound around what a site does.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, fields, replace
+from types import TracebackType
+from typing import Any
+
+from rich.table import Table
+from torch import Tensor
+
+from weft.engine import Collective, Epoch, Observer, RunResult, Start, Step, Validation
+from weft.engine.collectives import Answer
+from weft.engine.loop import Steps
+from weft.engine.memory import lifetime_peak
+from weft.engine.run import Run
+from weft.federated.traffic import summary
+from weft.monitor.words import duration
+from weft.runs import History, RunDirectory
+
+ITEMS, STEPS = "trained items", "trained steps"  # among the counts that a site keeps with its state
+_MOST_SHOWN = 8  # sites of the live table
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a site spent on a part of the study: seconds, steps with items, items, messages and bytes.
+
+    `processor` counts the seconds of all threads of the process while the site was computing.
+    """
+
+    computing: float = 0.0
+    waiting: float = 0.0
+    processor: float = 0.0
+    steps: int = 0
+    items: int = 0
+    messages: int = 0
+    sent: int = 0
+    received: int = 0
+
+    def plus(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(*(getattr(self, key) + getattr(other, key) for key in SPENT))
+
+    def as_row(self) -> dict[str, float]:
+        """For a table: seconds to the microsecond."""
+        return {key: round(getattr(self, key), 6) for key in SPENT}
+
+
+SPENT = tuple(field.name for field in fields(Spent))
+
+
+class Profile:
+    """The profile of all sites; a row per site and epoch goes to the study's `profile.csv`.
+
+    Args:
+        directory: of the study.
+        names: of the sites.
+    """
+
+    def __init__(self, directory: RunDirectory, names: list[str]) -> None:
+        self.rows = History(directory.sites_profile_file)
+        self.sites = {name: SiteClock(self, name) for name in names}
+
+    def turn_over(self) -> None:
+        """Everybody has computed: those who were done early waited for the slowest."""
+        clocks = self.sites.values()
+        slowest = max(clock.turn for clock in clocks)
+        for clock in clocks:
+            if clock.turn:
+                clock.spent.waiting += slowest - clock.turn
+                clock.turn = 0.0
+            if clock.due is not None:
+                clock.write_row(clock.due)
+                clock.due = None
+
+    def finish(self) -> None:
+        """Write what came after the last epoch: the final scores."""
+        self.turn_over()
+        for clock in self.sites.values():
+            clock.write_row("end")
+
+    def forget_after(self, name: str, epoch: int) -> Spent:
+        """Remove what is written of a site's later epochs; returns what it spent until then."""
+        kept = [row for row in self.rows.rows if row["site"] != name or int(row["epoch"]) <= epoch]
+        if len(kept) < len(self.rows.rows):
+            self.rows.restore(kept)
+        own = [Spent(*(row[key] for key in SPENT)) for row in kept if row["site"] == name]  # type: ignore[arg-type]
+        return functools.reduce(Spent.plus, own, Spent())
+
+    def table(self) -> Table:
+        """The sites at this moment, for a terminal: of many those that compute most."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        table.add_column("site")
+        for name in ("computing", "waiting", "sent", "received", "model and optimizer"):
+            table.add_column(name, justify="right")
+        clocks = sorted(self.sites.values(), key=lambda clock: -clock.total.computing - clock.spent.computing)
+        shown = clocks[:_MOST_SHOWN]
+        for clock in sorted(shown, key=lambda clock: clock.name):
+            now = clock.now()
+            moved = (f"{number / 1e6:,.2f} MB" for number in (now.sent, now.received))
+            held = f"{clock.held / 1e6:,.2f} MB"
+            table.add_row(clock.name, duration(now.computing), duration(now.waiting), *moved, held)
+        if len(clocks) > len(shown):
+            table.add_row(f"and {len(clocks) - len(shown)} more")
+        return table
+
+
+class SiteClock(Observer):
+    """Watches one site. It is wound around what the site does, and sees its epochs as an observer.
+
+    Args:
+        profile: of all sites.
+        name: of the site.
+    """
+
+    def __init__(self, profile: Profile, name: str) -> None:
+        self.name = name
+        self.turn = 0.0  # seconds computed since everybody was answered last
+        self.spent, self.total = Spent(), Spent()  # since the last row, and in all rows
+        self.due: str | None = None  # the part that a row is due of
+        self.epoch, self.held = 0, 0
+        self._profile = profile
+        self._run: Run | None = None
+        self._own: History | None = None
+        self._memory: dict[str, int] = {}
+        self._loss: float | None = None
+        self._began = self._processor = 0.0
+
+    def timed(self, start: Callable[[], Steps]) -> Callable[[], Steps]:
+        """What a site does, with the clock around it."""
+        return lambda: _Timed(start(), self)
+
+    def __enter__(self) -> None:
+        if self.turn:  # it was answered: the turn in which it asked is over
+            self._profile.turn_over()
+        self._processor = time.process_time()
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._began
+        self.turn += seconds
+        self.spent.computing += seconds
+        self.spent.processor += time.process_time() - self._processor
+
+    def on_build(self, run: Run) -> None:
+        self._run = run
+        self._own = History(RunDirectory(run.path).own_history_file) if run.path is not None else None
+
+    def on_start(self, start: Start) -> None:
+        """A study that goes on passes again through the epochs after its boundary: what was written of them goes."""
+        self.epoch = start.epoch
+        self.total = self._profile.forget_after(self.name, start.epoch)
+        if self._own is not None:
+            self._own.restore([row for row in self._own.rows if int(row["epoch"]) <= start.epoch])
+        self._loss = None
+        self._measure_memory()
+        self.due = "opening"
+
+    def on_step(self, step: Step) -> None:
+        if step.items:
+            beside = self.run.state.beside
+            beside[ITEMS] = beside.get(ITEMS, 0) + step.items
+            beside[STEPS] = beside.get(STEPS, 0) + 1
+        self._note_loss()
+
+    def on_validation(self, progress: Validation) -> None:
+        self._note_loss()  # by now the losses of all steps have come from the accelerator
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self.epoch = epoch.epoch + 1
+        self._measure_memory()
+        self.due = "epoch"
+        if self._own is not None:
+            self._own.append(
+                {"epoch": self.epoch, "step": epoch.step, "train_loss": self._loss, **self._validation(epoch)}
+            )
+
+    @property
+    def run(self) -> Run:
+        """The site's run, once it is built."""
+        assert self._run is not None
+        return self._run
+
+    def now(self) -> Spent:
+        """All that was spent so far."""
+        return self.total.plus(self._since_last_row())
+
+    def write_row(self, part: str) -> None:
+        """Write what was spent since the last row.
+
+        Args:
+            part: "opening" until training begins, "epoch", "end" after the last one.
+        """
+        spent = self._since_last_row()
+        self._profile.rows.append(
+            {"site": self.name, "epoch": self.epoch, "part": part, **spent.as_row(), **self._memory,
+             "process_peak_bytes": lifetime_peak()}
+        )  # fmt: skip
+        self.total, self.spent = self.total.plus(spent), Spent()
+
+    def _since_last_row(self) -> Spent:
+        """Counts are kept with the site's state, in all: what is new is what no row tells yet."""
+        if self._run is None:
+            return self.spent
+        counts, told = self._run.state.beside, self.total
+        moved = summary(counts)
+        return replace(
+            self.spent,
+            steps=counts.get(STEPS, 0) - told.steps,
+            items=counts.get(ITEMS, 0) - told.items,
+            messages=sum(kind["messages"] for kind in moved["by_kind"].values()) - told.messages,
+            sent=moved["sent"] - told.sent,
+            received=moved["received"] - told.received,
+        )
+
+    def _note_loss(self) -> None:
+        self._loss = self.run.state.sums.mean_loss
+
+    def _validation(self, epoch: Epoch) -> dict[str, Any]:
+        """Scores of this site's validation items alone, where the epoch was validated and it has some."""
+        split = self.run.splits.get("validation")
+        if "validation_loss" not in epoch.row or split is None or not split.cases:
+            return {}
+        with split.book.own():
+            return {f"validation_{name}": value for name, value in split.book.compute().items()}
+
+    def _measure_memory(self) -> None:
+        state = self.run.state
+        parts = {
+            "model": [*state.model.parameters(), *state.model.buffers()],
+            "optimizer": [optimizer.state for optimizer in state.optimizers.values()],
+            "strategy": [] if state.strategy is None else state.strategy.state_dict(),
+        }
+        self._memory = {f"{name}_bytes": _size_of(part) for name, part in parts.items()}
+        self.held = sum(self._memory.values())
+
+
+class _Timed(Generator[Collective, Answer, RunResult]):
+    """What a site does, with its clock running while it does it."""
+
+    def __init__(self, steps: Steps, clock: SiteClock) -> None:
+        self._steps, self._clock = steps, clock
+
+    def send(self, answer: Answer) -> Collective:
+        with self._clock:
+            return self._steps.send(answer)
+
+    def throw(self, *error: Any) -> Collective:
+        return self._steps.throw(*error)
+
+
+def _size_of(value: object) -> int:
+    """Bytes of all tensors in nested lists and dicts."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.itemsize
+    if isinstance(value, Mapping):
+        return sum(_size_of(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return sum(_size_of(part) for part in value)
+    return 0
