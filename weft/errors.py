@@ -106,6 +106,16 @@ class ProtocolError(WeftError):
     """Participants of a run disagree about where they are, or broke the contract of collectives."""
 
 
+class MessageRefused(ProtocolError):
+    """A message of another participant is damaged, hostile, or not what was expected; nothing of it was used."""
+
+
+class CohortError(WeftError):
+    """Fewer sites than a study wants take part; it can be resumed when they are back."""
+
+    exit_code = EXIT_RESUMABLE
+
+
 class WorkerError(WeftError):
     """A loader worker died or ran out of memory, shared memory or file handles."""
 
