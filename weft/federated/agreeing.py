@@ -99,7 +99,10 @@ def epoch_of(uneven: str, batches: Sequence[int]) -> tuple[int, int | None]:
     """
     there = [number for number in batches if number]
     if not there:
-        raise DataError("no site has anything to train on", "look at the sites' training splits")
+        raise DataError(
+            "no site has anything to train on",
+            "look at the sites' training splits; weights are tested without training by weft federate evaluate",
+        )
     if uneven == "weight_zero":
         return max(there), None
     epoch = min(there) if uneven == "stop" else max(there)

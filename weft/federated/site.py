@@ -121,6 +121,16 @@ class Site:
 
     def _begin(self) -> Generator[Collective, Answer, Run]:
         """Agree with the others on what must be the same everywhere, and build the run."""
+        told = yield from self._agree()
+        assert self.study.federation is not None
+        epoch, wanted = epoch_of(self.study.federation.uneven, [said["batches"] for said in told])
+        splits = [name for said in told for name in said["splits"]]
+        with self._told_by_name():
+            run = self.run = self._build(splits, -(-epoch // self.experiment.training.accumulate), wanted)
+        return run
+
+    def _agree(self) -> Generator[Collective, Answer, list[dict[str, Any]]]:
+        """Open the data, with the classes and scales of all sites; of each site what it has."""
         with self._told_by_name():
             own = self._class_names()
         classes = joined_classes(self.names, (yield from told_by_all("classes", own)))
@@ -128,13 +138,8 @@ class Site:
         with self._told_by_name():
             self._data = data = self._open(statistics)
             batches = batches_of_epoch(self.experiment, data)
-        told = yield from told_by_all("splits", {"splits": list(data.splits), "batches": batches})
-        assert self.study.federation is not None
-        epoch, wanted = epoch_of(self.study.federation.uneven, [said["batches"] for said in told])
-        splits = [name for said in told for name in said["splits"]]
-        with self._told_by_name():
-            run = self.run = self._build(splits, -(-epoch // self.experiment.training.accumulate), wanted)
-        return run
+        items = len(data.splits["train"]) if "train" in data.splits else 0
+        return (yield from told_by_all("splits", {"splits": list(data.splits), "batches": batches, "items": items}))
 
     def _class_names(self) -> list[str] | None:
         experiment = self.experiment
@@ -154,6 +159,11 @@ class Site:
             )  # fmt: skip
         by_site = yield from told_by_all("shapes", [list(moment.mean.shape) for moment in moments])
         shapes: list[list[int]] = next((said for said in by_site if said), [])
+        if not shapes:
+            raise DataError(
+                "no site has training items that mean and scale of the inputs could come from",
+                "of the weights of an earlier study, name its directory: weft federate evaluate STUDY",
+            )
         other = [name for name, said in zip(self.names, by_site, strict=True) if said and said != shapes]
         if other:
             raise DataError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,26 +14,24 @@ from weft.actions.beginning import begun, begun_already
 from weft.actions.ending import write_failure, write_outcome
 from weft.actions.opening import (
     Source,
-    digest_experiment_data,
     load,
-    open_experiment_data,
     open_run,
     require_same_experiment,
-    threads_of,
 )
 from weft.actions.scores import write_scores
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
-from weft.config import Experiment, dump_yaml, fingerprint, refuse_while_loading
+from weft.config import Experiment, refuse_while_loading
 from weft.engine import Epoch, Observer, Participant, RunResult, Start, Step, Together, Validation, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
 from weft.errors import NotFiniteError, UsageError
 from weft.federated.comparing import compare_with_one_place
+from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.profile import Profile
-from weft.federated.site import Site, site_experiment
+from weft.federated.site import Site
 from weft.federated.traffic import summary
 from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, messages_kept
 from weft.report import write_report
@@ -42,10 +39,6 @@ from weft.runs import (
     History,
     RunDirectory,
     append_experiment_row,
-    collect_provenance,
-    snapshot_code,
-    write_atomically,
-    write_requirements,
 )
 
 logger = logging.getLogger("weft")
@@ -96,7 +89,7 @@ def simulate(
             require_same_experiment(out, experiment)
             return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], compare)
         with begun(experiment, out) as directory:
-            return _Study(directory, experiment, _threads(experiment), resumed=False).run(compare=compare)
+            return _Study(directory, experiment, threads_of_study(experiment), resumed=False).run(compare=compare)
 
 
 def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
@@ -114,16 +107,6 @@ def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
         refuse_other_code(opened)
         threads = int(opened.provenance["run_threads"])
         return _Study(directory, opened.experiment, threads, resumed=True).run(compare=compare)
-
-
-def _threads(experiment: Experiment) -> int:
-    """Threads of an operation: as written, or as the batches of the first site ask for."""
-    if experiment.run.threads != "auto":
-        return int(experiment.run.threads)
-    assert experiment.federation is not None
-    first = site_experiment(experiment, min(experiment.federation.sites))
-    plain = first.model_copy(update={"dataset": first.dataset.model_copy(update={"standardize": False})})
-    return threads_of(plain, open_experiment_data(plain))
 
 
 class _Study:
@@ -211,31 +194,7 @@ class _Study:
 
     def _describe(self) -> None:
         """Write what is known before training; from here on the study can be resumed."""
-        experiment, directory = self.experiment, self.directory
-        manifest = digest_experiment_data(experiment)
-        write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
-        patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
-        write_requirements(directory.requirements)
-        extra = {
-            "base": str(experiment.base),
-            "patches": patches,
-            "data": {
-                "digest": manifest.digest,
-                "files": manifest.as_dict()["files"],
-                "undigested": manifest.undigested,
-            },
-            "run_threads": self.threads,
-            "device": str(pick_device(experiment.run.device)),
-            "sites": {site.name: f"sites/{site.name}" for site in self.sites},
-        }
-        provenance = collect_provenance(
-            fingerprint(experiment, manifest.digest),
-            {"seed": experiment.seed, **{f"seed of {site.name}": site.experiment.seed for site in self.sites}},
-            sys.argv,
-            folder=experiment.base,
-            extra=extra,
-        )
-        directory.write_json(directory.provenance_file, provenance)
+        describe_study(self.directory, self.experiment, self.threads, self.sites)
         self.described = True
 
     def _write(self, results: dict[str, RunResult], comparison: dict[str, Any] | None, seconds: float) -> TrainedRun:
@@ -254,7 +213,7 @@ class _Study:
             "fingerprint": directory.read_json(directory.provenance_file)["fingerprint"],
             "status": "finished",
             "scores": results[first.name].scores,
-            "bounds": {name: _bounds(split.details) for name, split in pooled.items()},
+            "bounds": {name: bounds_of(split.details) for name, split in pooled.items()},
             "epochs": results[first.name].epochs,
             "steps": results[first.name].steps,
             "seconds": round(seconds, 3),
@@ -287,11 +246,6 @@ class _Study:
             "bytes": summary(run.state.beside),
             "model_sha256": result.model_sha256,
         }
-
-
-def _bounds(details: dict[str, Any]) -> dict[str, float]:
-    """How far scores from bins may be off, by name of the score."""
-    return {key.removesuffix("_bound"): value for key, value in details.items() if key.endswith("_bound")}
 
 
 class _ShownAsStudy(Observer):
