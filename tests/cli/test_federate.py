@@ -37,6 +37,10 @@ def test_the_command_prints_the_study_and_a_comparison(tmp_path: Path) -> None:
     assert lines[1].split() == ["study", "pooled", "alone"]
     assert "site south:" in done.stderr
     assert "bytes sent" in done.stderr
+    tested = _weft("federate", "evaluate", tmp_path / "study", "--split", "test", "--out", tmp_path / "tested")
+    assert tested.returncode == 0, tested.stderr
+    assert tested.stdout.splitlines()[0].split() == ["test"]
+    assert tested.stdout.splitlines()[-1] == str(tmp_path / "tested")
 
 
 @pytest.mark.slow

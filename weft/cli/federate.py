@@ -25,6 +25,7 @@ federate = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     federate.command("simulate")(simulate)
+    federate.command("evaluate")(evaluate)
     app.add_typer(federate)
 
 
@@ -69,6 +70,43 @@ def simulate(
         for name, site in done.result["sites"].items():
             moved = site["bytes"]
             typer.echo(f"site {name}: {moved['sent']:,} bytes sent, {moved['received']:,} received", err=True)
+    typer.echo(str(done.path))
+
+
+def evaluate(
+    source: Annotated[
+        Path, typer.Argument(help="Directory of a study, or its file with --weights.", show_default=False)
+    ],
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights", "-w", help="Weights file (.safetensors or .pt); by default the study's, or model.weights."
+        ),
+    ] = None,
+    splits: Annotated[
+        list[str] | None, typer.Option("--split", help="Split to score; may be repeated. Default: all.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Directory of the test; by default a new one under runs/.")
+    ] = None,
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
+    """Score given weights at all sites of a study; nothing is trained. The last line of standard output is its
+    directory.
+
+    No site needs training data. Scores are pooled over the sites, and those of each site's own items are kept beside.
+    """
+    from weft.actions.stopping import stoppable
+
+    with everything_else_on_stderr(), stoppable():
+        from weft.federated.evaluating import evaluate as action
+
+        done = action(source, with_settings(overrides), weights=weights, splits=splits, out=out)
+    if json:
+        print_json({"run": str(done.path), **done.result})
+        return
+    print_scores(done.scores)
     typer.echo(str(done.path))
 
 

@@ -101,6 +101,8 @@ def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
         if opened.experiment.federation is None:
             raise UsageError(f"{path} is no study", f"go on with it by: weft train --resume {path}")
         done = directory.result() or {}
+        if compare and "tested" in done:
+            raise UsageError(f"{path} holds a test of weights: nothing was trained that could be compared")
         if done.get("status") == "finished" and (not compare or "comparison" in done):
             logger.info("%s is finished already", directory.path)
             return TrainedRun(directory.path, done)

@@ -1,0 +1,222 @@
+"""Studies that only test: given weights are scored at all sites, nothing is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from weft.actions.beginning import begun, describe_run
+from weft.actions.narrowing import without_pretrained
+from weft.actions.opening import Source, load, open_run
+from weft.actions.scores import write_scores
+from weft.actions.stopping import stoppable
+from weft.actions.trained import TrainedRun
+from weft.config import Experiment, refuse_while_loading
+from weft.engine import Participant, RunResult, Together, build_run, pick_device
+from weft.engine.determinism import reproducible
+from weft.engine.loop import Steps, scoring
+from weft.engine.signals import Interruption
+from weft.engine.weights import load_weights, save_weights
+from weft.errors import UsageError
+from weft.federated.agreeing import same_weights
+from weft.federated.describing import bounds_of, describe_study, threads_of_study
+from weft.federated.site import Site
+from weft.federated.traffic import Counts, counted, summary
+from weft.runs import RunDirectory, resume_command
+
+
+def evaluate(
+    source: Source,
+    overrides: Sequence[str] = (),
+    *,
+    weights: Path | str | None = None,
+    splits: Sequence[str] | None = None,
+    out: Path | str | None = None,
+) -> TrainedRun:
+    """Score weights on the data of all sites of a study. Nothing is trained, and no site needs training data.
+
+    Args:
+        source: the directory of a study, or an experiment with a section `federation`.
+        overrides: `key=value` texts, for example the tables of other sites.
+        weights: a weights file; by default those of the study, or `model.weights` of the experiment.
+        splits: which splits; None scores all.
+        out: directory of the test, new or empty; by default a new folder under `run.output`.
+
+    Returns:
+        the test: its scores are pooled over the sites.
+
+    Raises:
+        UsageError: there are no weights, it is no study, or no site has such a split.
+        ConfigError, DataError: the weights do not fit, or the data of a site are wrong.
+    """
+    refuse_while_loading()
+    experiment, file, statistics = _opened(source, overrides, weights)
+    with stoppable(out), begun(experiment, out) as directory:
+        return _Test(directory, experiment, file, statistics, splits).run()
+
+
+def _opened(
+    source: Source, overrides: Sequence[str], weights: Path | str | None
+) -> tuple[Experiment, Path, dict[str, Any] | None]:
+    """The study, its weights, and the classes and scales that they were trained with, as far as these are known."""
+    statistics = None
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        opened = open_run(source, overrides, narrow=without_pretrained)
+        experiment, own = opened.experiment, opened.directory.weights
+        if experiment.federation is not None:
+            statistics = opened.directory.read_json(opened.directory.statistics_file)
+        missing = f"{source} has no weights that all sites share", f"add --weights FILE; {resume_command(source)}"
+        given = own if own.exists() else None
+    else:
+        experiment = load(source, overrides)
+        missing = f"{experiment.name} names no weights to test", "add --weights FILE, or model.weights to the study"
+        given = experiment.path(experiment.model.weights) if experiment.model.weights is not None else None
+    if experiment.federation is None:
+        raise UsageError(f"{experiment.name} is no study: it has no section 'federation'", "use weft evaluate")
+    file = Path(weights) if weights is not None else given
+    if file is None:
+        raise UsageError(*missing)
+    return without_pretrained(experiment), file, statistics
+
+
+class _TestedSite(Site):
+    """A site that scores given weights.
+
+    Args:
+        weights: their file; only the first site reads it, the others are told.
+        statistics: classes and scales; None agrees on them.
+        splits: which are scored; None scores all.
+        arguments: those of `Site`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        weights: Path,
+        statistics: dict[str, Any] | None,
+        splits: Sequence[str] | None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self._weights, self._known, self._wanted = weights, statistics, splits
+
+    def steps(self) -> Steps:
+        """Agree on the data, take the weights, score."""
+        counts: Counts = {}
+        told = yield from counted(self._agree(), counts, "opening")
+        there = {name for said in told for name in said["splits"]}
+        if self._wanted is not None and (unknown := [name for name in self._wanted if name not in there]):
+            raise UsageError(f"no site has a split '{unknown[0]}'", f"there are {', '.join(sorted(there))}")
+        with self._told_by_name():
+            run = self.run = build_run(
+                self.experiment, self.data, path=self.directory.path, interruption=self.interruption,
+                participants=len(self.names), participant=self.number, gather=False, splits=sorted(there),
+            )  # fmt: skip
+        if self._wanted is not None:
+            run.splits = {name: split for name, split in run.splits.items() if name in self._wanted}
+        if self.number == 0:
+            load_weights(run.state.model, self._weights)
+        yield from counted(same_weights(run), counts, "opening")
+        run.state.beside.update(counts)
+        result: RunResult = yield from counted(scoring(run), run.state.beside)
+        return result
+
+    def _statistics(self, classes: list[str] | None) -> Any:
+        return (yield from super()._statistics(classes)) if self._known is None else self._known
+
+
+class _Test:
+    """A test that is being run.
+
+    Args:
+        directory: new, locked.
+        experiment: with its section `federation`.
+        weights: file.
+        statistics, splits: see `_TestedSite`.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        experiment: Experiment,
+        weights: Path,
+        statistics: dict[str, Any] | None,
+        splits: Sequence[str] | None,
+    ) -> None:
+        assert experiment.federation is not None
+        self.directory, self.experiment, self.weights = directory, experiment, weights
+        self.statistics, self.splits = statistics, splits
+        self.threads = threads_of_study(experiment)
+
+    def run(self) -> TrainedRun:
+        """Score at all sites, and write it all down; a test that fails leaves nothing."""
+        started = time.monotonic()
+        device, deterministic = pick_device(self.experiment.run.device), self.experiment.training.deterministic
+        with (
+            ExitStack() as stack,
+            Interruption() as interruption,
+            reproducible(threads=self.threads, deterministic=deterministic, device=device),
+        ):
+            sites = self._sites(stack, interruption)
+            participants = [
+                Participant(each.name, each.steps, each.position, each.first_randomness()) for each in sites
+            ]
+            try:
+                results = Together(participants).run()
+                return self._write(sites, results, time.monotonic() - started)
+            finally:
+                for site in sites:
+                    if site.run is not None:
+                        site.run.close()
+
+    def _sites(self, stack: ExitStack, interruption: Interruption) -> list[_TestedSite]:
+        assert self.experiment.federation is not None
+        return [
+            _TestedSite(
+                self.experiment, name, stack.enter_context(RunDirectory.create(self.directory.sites / name)),
+                resumed=False, threads=self.threads, interruption=interruption, observers=[],
+                weights=self.weights, statistics=self.statistics, splits=self.splits,
+            )
+            for name in sorted(self.experiment.federation.sites)
+        ]  # fmt: skip
+
+    def _write(self, sites: list[_TestedSite], results: dict[str, RunResult], seconds: float) -> TrainedRun:
+        directory, first = self.directory, sites[0]
+        digest, pooled = results[first.name].model_sha256, first.built.final
+        per_site = {}
+        for site in sites:
+            own = site.own_scores()
+            for name, split in own.items():
+                write_scores(site.directory.scores, name, split, digest)
+            per_site[site.name] = {
+                "scores": {name: split.scores for name, split in own.items()},
+                "items": {name: len(site.data.splits[name]) for name in own},
+                "bytes": summary(site.built.state.beside),
+            }
+            describe_run(site.directory, site.experiment, site.data, self.threads)
+            outcome = {"status": "finished", "scores": per_site[site.name]["scores"], "model_sha256": digest}
+            site.directory.write_result({**outcome, "epochs": 0, "steps": 0})
+        for name, split in pooled.items():
+            write_scores(directory.scores, name, replace(split, rows=[]), digest)
+        save_weights(first.built.state.scored_weights, directory.weights)
+        directory.write_json(directory.statistics_file, first.data.statistics)
+        provenance = describe_study(directory, self.experiment, self.threads, sites)
+        result = {
+            "fingerprint": provenance["fingerprint"],
+            "status": "finished",
+            "scores": {name: split.scores for name, split in pooled.items()},
+            "bounds": {name: bounds_of(split.details) for name, split in pooled.items()},
+            "epochs": 0,
+            "steps": 0,
+            "seconds": round(seconds, 3),
+            "model_sha256": digest,
+            "tested": str(self.weights),
+            "sites": per_site,
+            "resume": None,
+        }
+        directory.write_result(result)
+        return TrainedRun(directory.path, result)
