@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from weft.engine.collectives import Encoding
-from weft.federated.wire import DTYPES, Form, Wrong, form_of, may_be_sparse, runs_of
+from weft.federated.rounding import PLACE, may_be_sparse
+from weft.federated.wire import DTYPES, Form, Wrong, form_of, runs_of
 
 KINDS = ("hello", "welcome", "ask", "answer", "refused", "snapshot", "leave")
 OPERATIONS = ("sum", "gather", "median", "trimmed_mean", "krum")
@@ -229,7 +230,7 @@ def _form(name: str, shape: Any, encoding: Encoding, kept: bool, nonzero: Any, m
 
 
 def _is_shorter(form: Form) -> bool:
-    return form.nonzero * (form.sent.itemsize + 4) < form.numbers * form.sent.itemsize
+    return form.nonzero * (form.sent.itemsize + PLACE) < form.numbers * form.sent.itemsize
 
 
 def _is_kept(form: Form, encoding: Encoding) -> bool:

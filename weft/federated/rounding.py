@@ -1,4 +1,4 @@
-"""Numbers of fewer bits: how they are rounded, and what of a tensor travels in which dtype."""
+"""Numbers of fewer bits: which tensors are rounded, and how, and which travel without their zeros."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ import math
 import torch
 from torch import Tensor
 
+from weft.engine.collectives import Encoding
+
 NARROW = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-FEW = 64  # weights and counts are few and of 64 bits
+PLACE = 4  # bytes of the place of a number in a sparse tensor
 EXPONENTS = (-100, 113)  # both scale float32 without a loss
+_FEW = 64
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _LARGEST = 15  # fp16 holds numbers below 2^16; rounding up must not pass it
+
+
+def travels_exactly(dtype: torch.dtype, numbers: int) -> bool:
+    """Whether a tensor travels as it is: whole numbers, and weights and counts, which are few and of 64 bits."""
+    return not dtype.is_floating_point or (dtype.itemsize == 8 and numbers <= _FEW)
+
+
+def may_be_sparse(dtype: torch.dtype, numbers: int, encoding: Encoding) -> bool:
+    """Whether only those numbers of a tensor may travel that are not zero."""
+    return encoding.sparse and not travels_exactly(dtype, numbers) and numbers < 2**31
+
+
+def places_of(numbers: Tensor) -> Tensor:
+    """Where a flat tensor is not zero; the minus of a zero is something, too."""
+    return numbers.view(_BITS[numbers.itemsize]).nonzero().reshape(-1)
 
 
 def sent_dtype(dtype: torch.dtype, numbers: int, encoding: str) -> torch.dtype:
@@ -23,8 +42,7 @@ def sent_dtype(dtype: torch.dtype, numbers: int, encoding: str) -> torch.dtype:
         encoding: "whole", "fp32", "bf16" or "fp16".
     """
     narrow = NARROW.get(encoding, dtype)
-    exact = not dtype.is_floating_point or (dtype.itemsize == 8 and numbers <= FEW)
-    return dtype if exact or dtype.itemsize <= narrow.itemsize else narrow
+    return dtype if travels_exactly(dtype, numbers) or dtype.itemsize <= narrow.itemsize else narrow
 
 
 def exponent_of(tensor: Tensor) -> int:

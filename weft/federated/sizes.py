@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from weft.engine.collectives import WHOLE, Encoding
-from weft.federated.wrapping import is_exact
-
-_WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
-_PLACE = 4  # bytes of the place of a number in a sparse tensor
+from weft.federated.rounding import PLACE, exponent_of, may_be_sparse, narrowed, places_of, sent_dtype
 
 
 def encoded_bytes(tensors: Sequence[Tensor], encoding: Encoding = WHOLE) -> int:
@@ -24,11 +22,10 @@ def encoded_bytes(tensors: Sequence[Tensor], encoding: Encoding = WHOLE) -> int:
 
 
 def _bytes_of(tensor: Tensor, encoding: Encoding) -> int:
-    if is_exact(tensor):
-        return tensor.numel() * tensor.itemsize
-    width = min(_WIDTHS.get(encoding.numbers, tensor.itemsize), tensor.itemsize)
-    exponent = int(encoding.numbers == "fp16" and tensor.itemsize > width)
-    dense = tensor.numel() * width
-    if encoding.sparse:
-        dense = min(dense, int(tensor.count_nonzero()) * (width + _PLACE))
-    return dense + exponent
+    sent = sent_dtype(tensor.dtype, tensor.numel(), encoding.numbers)
+    scaled = sent == torch.float16 and sent != tensor.dtype
+    size = tensor.numel() * sent.itemsize
+    if may_be_sparse(tensor.dtype, tensor.numel(), encoding):
+        numbers = narrowed(tensor.detach().reshape(-1), sent, exponent_of(tensor) if scaled else 0)
+        size = min(size, len(places_of(numbers)) * (sent.itemsize + PLACE))
+    return size + scaled

@@ -13,6 +13,7 @@ from weft.engine import Collective, Strategy
 from weft.engine.collectives import Answer
 from weft.errors import UsageError
 from weft.federated.means import all_finite
+from weft.federated.rounding import rounded
 from weft.federated.wrapping import Wrapper, is_exact
 
 
@@ -52,7 +53,8 @@ class TopK(Wrapper):
             tensor if is_exact(tensor) else tensor + kept.to(tensor)
             for tensor, kept in zip(collective.tensors, before, strict=True)
         ]
-        tensors = [tensor if is_exact(tensor) else self._largest(tensor) for tensor in wanted]
+        numbers = collective.encoding.numbers  # with what waited, numbers may have more bits than the strategy sends
+        tensors = [tensor if is_exact(tensor) else rounded(self._largest(tensor), numbers) for tensor in wanted]
         self._next[collective.tag] = [whole - part for whole, part in zip(wanted, tensors, strict=True)]
         return replace(collective, tensors=tensors, encoding=replace(collective.encoding, sparse=True))
 

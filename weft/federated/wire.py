@@ -17,7 +17,17 @@ import torch
 from torch import Tensor
 
 from weft.engine.collectives import Encoding
-from weft.federated.rounding import EXPONENTS, exponent_of, narrowed, rounded, sent_dtype, widened
+from weft.federated.rounding import (
+    EXPONENTS,
+    PLACE,
+    exponent_of,
+    may_be_sparse,
+    narrowed,
+    places_of,
+    rounded,
+    sent_dtype,
+    widened,
+)
 
 # Names of safetensors, wide ones first, so that every flat tensor begins where its dtype may lie.
 DTYPES = {
@@ -33,8 +43,6 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-PLACE = 4  # bytes
 _PLACES, _EXPONENTS = "places", "exponents"
 
 
@@ -80,12 +88,6 @@ def form_of(dtype: torch.dtype, shape: tuple[int, ...], encoding: Encoding, kept
     return Form(dtype, shape, sent, nonzero)
 
 
-def may_be_sparse(dtype: torch.dtype, numbers: int, encoding: Encoding) -> bool:
-    """Whether only the non-zeros of a tensor may travel; places are of 4 bytes."""
-    few = dtype.itemsize == 8 and numbers <= 64
-    return encoding.sparse and dtype.is_floating_point and not few and numbers < 2**31
-
-
 def pack(tensors: Sequence[Tensor], encoding: Encoding, lossless: bool) -> tuple[list[Form], list[bytes | memoryview]]:
     """What is sent of tensors.
 
@@ -121,7 +123,7 @@ def _written(
     numbers = narrowed(flat, form.sent, exponent).contiguous()
     if not may_be_sparse(form.dtype, form.numbers, encoding):
         return form, numbers, None, exponent
-    places = numbers.view(_BITS[numbers.itemsize]).nonzero().reshape(-1)  # the sign of a zero is a bit, too
+    places = places_of(numbers)
     if len(places) * (numbers.itemsize + PLACE) >= numbers.nbytes:
         return form, numbers, None, exponent
     thin = Form(form.dtype, form.shape, form.sent, len(places))

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from weft.engine import Collective, Gradients, Strategy
 from weft.engine.collectives import Answer
 from weft.engine.strategy import Exchange
-
-_FEW = 64
+from weft.federated.rounding import travels_exactly
 
 
 class Wrapper(Strategy):
@@ -86,4 +85,4 @@ class Wrapper(Strategy):
 
 def is_exact(tensor: Tensor) -> bool:
     """Whether a tensor travels as it is: whole numbers, and weights and counts, which are few and of 64 bits."""
-    return not tensor.is_floating_point() or (tensor.itemsize == 8 and tensor.numel() <= _FEW)
+    return travels_exactly(tensor.dtype, tensor.numel())
