@@ -24,11 +24,10 @@ from weft.engine.collectives import Answer
 from weft.engine.loop import Steps
 from weft.engine.memory import lifetime_peak
 from weft.engine.run import Run
-from weft.federated.traffic import summary
+from weft.federated.traffic import count_step, summary, trained
 from weft.monitor.words import duration
 from weft.runs import History, RunDirectory
 
-ITEMS, STEPS = "trained items", "trained steps"  # among the counts that a site keeps with its state
 _MOST_SHOWN = 8  # sites of the live table
 
 
@@ -171,9 +170,7 @@ class SiteClock(Observer):
 
     def on_step(self, step: Step) -> None:
         if step.items:
-            beside = self.run.state.beside
-            beside[ITEMS] = beside.get(ITEMS, 0) + step.items
-            beside[STEPS] = beside.get(STEPS, 0) + 1
+            count_step(self.run.state.beside, step.items)
         self._note_loss()
 
     def on_validation(self, progress: Validation) -> None:
@@ -216,11 +213,11 @@ class SiteClock(Observer):
         if self._run is None:
             return self.spent
         counts, told = self._run.state.beside, self.total
-        moved = summary(counts)
+        moved, done = summary(counts), trained(counts)
         return replace(
             self.spent,
-            steps=counts.get(STEPS, 0) - told.steps,
-            items=counts.get(ITEMS, 0) - told.items,
+            steps=done["steps"] - told.steps,
+            items=done["items"] - told.items,
             messages=sum(kind["messages"] for kind in moved["by_kind"].values()) - told.messages,
             sent=moved["sent"] - told.sent,
             received=moved["received"] - told.received,

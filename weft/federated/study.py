@@ -32,7 +32,7 @@ from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.profile import Profile
 from weft.federated.site import Site
-from weft.federated.traffic import summary
+from weft.federated.traffic import summary, trained
 from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, messages_kept
 from weft.report import write_report
 from weft.runs import (
@@ -245,6 +245,7 @@ class _Study:
         return {
             "scores": scores,
             "items": {name: len(split) for name, split in site.data.splits.items()},
+            "trained": trained(run.state.beside),
             "bytes": summary(run.state.beside),
             "model_sha256": result.model_sha256,
         }

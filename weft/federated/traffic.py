@@ -1,4 +1,4 @@
-"""What a site sends and receives, counted."""
+"""What a site sends and receives, and what it trains on, counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from weft.engine.collectives import Answer, Collective
 from weft.federated.sizes import encoded_bytes
 
-Counts = dict[str, int]  # "<kind> messages", "<kind> sent", "<kind> received"
+Counts = dict[str, int]  # "<kind> messages", "<kind> sent", "<kind> received", "trained steps", "trained items"
 
 
 def counted(
@@ -43,6 +43,17 @@ def summary(counts: Counts) -> dict[str, Any]:
     by_kind = {kind: {part: counts.get(f"{kind} {part}", 0) for part in parts} for kind in kinds}
     total = {part: sum(entry[part] for entry in by_kind.values()) for part in ("sent", "received")}
     return {**total, "by_kind": by_kind}
+
+
+def count_step(counts: Counts, items: int) -> None:
+    """Count a step in which a site had items to train on."""
+    _add(counts, "trained steps", 1)
+    _add(counts, "trained items", items)
+
+
+def trained(counts: Counts) -> dict[str, int]:
+    """In how many steps the site had items, and how many items it trained on in all, each as often as it came."""
+    return {part: counts.get(f"trained {part}", 0) for part in ("steps", "items")}
 
 
 def _add(counts: Counts, key: str, number: int) -> None:
