@@ -82,8 +82,8 @@ def test_what_a_test_lacks_is_told_and_nothing_is_left(trained: TrainedRun, tmp_
         evaluate(_tested_only(), weights=tmp_path / "other.safetensors", out=out)
     with pytest.raises(UsageError, match="no site has a split 'validation'"):
         evaluate(_tested_only(), weights=trained.path / "model.safetensors", splits=["validation"], out=out)
+    scaled = _tested_only() | {"dataset": {"standardize": True}}
     with pytest.raises(DataError, match="mean and scale") as told:
-        scaled = _tested_only() | {"dataset": {"standardize": True}}
         evaluate(scaled, weights=trained.path / "model.safetensors", out=out)
     assert "weft federate evaluate STUDY" in told.value.hint
     with pytest.raises(UsageError, match="is no study"):
@@ -101,7 +101,7 @@ def test_a_test_is_not_gone_on_with_as_a_study(trained: TrainedRun, tmp_path: Pa
     done = evaluate(trained.path, splits=["test"], out=tmp_path / "test")
     assert done.scores.keys() == {"test"}
     assert simulate(done.path, resume=True).result == json.loads((done.path / "result.json").read_text())
-    with pytest.raises(UsageError, match="tested weights"):
+    with pytest.raises(UsageError, match="a test of weights"):
         simulate(done.path, resume=True, compare=True)
     with pytest.raises(RunDirectoryError, match="already holds a run"):
         evaluate(trained.path, out=done.path)
