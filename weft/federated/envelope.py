@@ -113,6 +113,8 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _check_depth(data: bytes) -> None:
+    if data.count(b"[") + data.count(b"{") <= _DEPTH:
+        return
     depth = 0
     for bracket in _BRACKET.finditer(_TEXT.sub(b"", data)):
         depth += 1 if bracket[0] in b"[{" else -1
@@ -173,7 +175,10 @@ def _check_content(value: Any) -> None:
     elif isinstance(value, list):
         for child in value:
             _check_content(child)
-    elif value is not None and type(value) not in (bool, int, float):
+    elif type(value) is int:
+        if abs(value) >= 2**64:
+            raise Wrong("a whole number in it takes more than 64 bits")
+    elif value is not None and type(value) not in (bool, float):
         raise Wrong(f"its content holds a {type(value).__name__}")
 
 

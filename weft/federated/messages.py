@@ -19,7 +19,7 @@ from torch import Tensor
 from weft.engine.collectives import WHOLE, Collective, Encoding, Gather, Robust, Sum
 from weft.errors import MessageRefused, ProtocolError
 from weft.federated import envelope
-from weft.federated.wire import DTYPES, Wrong, pack, unpack
+from weft.federated.wire import DTYPES, Form, Wrong, pack, size_of, unpack
 
 FORMAT = 1
 _HEAD = struct.Struct("<4sHHI")  # mark, version of the format, nothing yet, length of the header
@@ -107,14 +107,14 @@ def decode(data: bytes, limits: Limits = Limits(), expected: Expected | None = N
     Args:
         data: all of it.
         limits: what is taken.
-        expected: shapes and dtypes of the tensors, where they are known; others are refused before they are read.
-            First dimensions of what is gathered are free.
+        expected: shapes and dtypes of the tensors, where they are known (`expected_of`); others are refused before
+            they are read. Of an unknown size, -1, the message may have any.
 
     Raises:
         MessageRefused: it is damaged, or anything in it is not as it must be.
     """
     try:
-        return _decoded(memoryview(data), limits, expected)
+        return _decoded(memoryview(data).cast("B"), limits, expected)
     except Wrong as error:
         raise MessageRefused(f"a message of {len(data)} bytes is refused: {error}", _hint(error)) from None
 
@@ -143,8 +143,9 @@ def collective_of(message: Message) -> Collective:
 
 
 def expected_of(collective: Collective) -> Expected:
-    """Shapes and dtypes that an ask of the others, and the answer, have with this one."""
-    return [(tuple(tensor.shape), tensor.dtype) for tensor in collective.tensors]
+    """Shapes and dtypes of the answer to a collective, and of what the others ask with; -1 for a size that is free."""
+    free = 1 if collective.kind == "gather" else 0
+    return [((-1,) * free + tuple(tensor.shape[free:]), tensor.dtype) for tensor in collective.tensors]
 
 
 def _fields(message: Message) -> dict[str, Any]:
@@ -169,15 +170,22 @@ def _decoded(data: memoryview, limits: Limits, expected: Expected | None) -> Mes
         raise Wrong("it is damaged: its digest is another one")
     fields, encoding, forms = envelope.read(bytes(data[_HEAD.size : start]), limits.tensors, limits.memory)
     if expected is not None:
-        _require(expected, [(form.shape, form.dtype) for form in forms], free=int(fields["operation"] == "gather"))
-    return Message(**fields, encoding=encoding, tensors=unpack(data[start:end], forms))
+        _require(expected, forms)
+    try:
+        tensors = unpack(data[start:end], forms)
+    except (MemoryError, RuntimeError) as error:  # torch's, where memory is short
+        raise Wrong(f"its tensors of {size_of(forms)} bytes do not fit into memory") from error
+    return Message(**fields, encoding=encoding, tensors=tensors)
 
 
-def _require(expected: Expected, found: Expected, free: int) -> None:
-    def seen(entries: Expected) -> list[tuple[int, tuple[int, ...], torch.dtype]]:
-        return [(len(shape), tuple(shape[free:]), dtype) for shape, dtype in entries]
-
-    if seen(expected) != seen(found):
+def _require(expected: Expected, forms: Sequence[Form]) -> None:
+    fits = len(expected) == len(forms) and all(
+        form.dtype == dtype
+        and len(form.shape) == len(shape)
+        and all(size in (-1, found) for size, found in zip(shape, form.shape, strict=True))
+        for (shape, dtype), form in zip(expected, forms, strict=True)
+    )
+    if not fits:
         raise Wrong("its tensors have other shapes or dtypes than were expected")
 
 
