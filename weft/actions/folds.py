@@ -6,7 +6,7 @@ import contextlib
 import csv
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from weft.engine import Observer, build_run
 from weft.engine.collectives import Gather, Sum, combine
 from weft.engine.run import SplitScores
 from weft.errors import RunDirectoryError, Stopped, WeftError
+from weft.metrics import ScoreBook
 from weft.report import write_report
 from weft.runs import RunDirectory, append_experiment_row, resume_command, write_atomically
 
@@ -34,10 +35,7 @@ logger = logging.getLogger("weft")
 def train_folds(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
     """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.train`."""
     with begun(experiment, out) as parent:
-        write_atomically(parent.experiment_file, dump_yaml(experiment).encode())
-        parent.write_json(
-            parent.summary_file, {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}}
-        )
+        begin_folds(parent, experiment)
         return _go_on(parent, experiment, (), observers)
 
 
@@ -79,19 +77,64 @@ def follow_folds(experiment: Experiment, path: Path | None, overrides: Sequence[
 def _go_on(
     parent: RunDirectory, experiment: Experiment, overrides: Sequence[str], observers: Sequence[Observer]
 ) -> TrainedRun:
+    def train(folder: Path, fold: Experiment) -> TrainedRun:
+        if begun_already(folder):
+            return resume_one(folder, overrides, observers)
+        return train_one(fold, folder, observers)
+
+    trained = one_after_another(parent, experiment, train)
+    pooled = pooled_scores(experiment.model_copy(update={"fold": 1}), [run.path for run in trained])
+    return write_summary(parent, experiment, trained, pooled)
+
+
+def begin_folds(parent: RunDirectory, experiment: Experiment) -> None:
+    """Write what all folds have in common; from here on they can be gone on with."""
+    write_atomically(parent.experiment_file, dump_yaml(experiment).encode())
+    summary = {"status": "running", "base": str(experiment.base), "folds": [], "scores": {}}
+    parent.write_json(parent.summary_file, summary)
+
+
+def one_after_another(
+    parent: RunDirectory, experiment: Experiment, train: Callable[[Path, Experiment], TrainedRun]
+) -> list[TrainedRun]:
+    """Train every fold in its folder.
+
+    Args:
+        parent: locked.
+        experiment: what the folds have in common.
+        train: trains a fold in the folder that it is given, or goes on with what is there; finished ones are returned.
+    """
     count = fold_count(experiment.dataset, experiment.base) or 0
     trained = []
     for number in range(1, count + 1):
         logger.info("fold %d of %d: %s", number, count, parent.fold(number))
         try:
-            trained.append(_train_fold(parent.fold(number), experiment, number, overrides, observers))
+            trained.append(train(parent.fold(number), experiment.model_copy(update={"fold": number})))
             heed()
         except BaseException as error:
             _write_failure(parent, parent.fold(number), error)
             raise
-    summary = summarise(experiment.model_copy(update={"fold": 1}), trained)
+    return trained
+
+
+def write_summary(
+    parent: RunDirectory,
+    experiment: Experiment,
+    trained: Sequence[TrainedRun],
+    pooled: SplitScores,
+    **further: Any,
+) -> TrainedRun:
+    """Write scores over all folds, the report and, last of all, the result.
+
+    Args:
+        parent: locked.
+        experiment: what the folds have in common.
+        trained: the folds.
+        pooled: scores of all out-of-fold items together.
+        further: entries of the result.
+    """
+    summary = summarise(trained, pooled)
     summary["base"] = str(experiment.base)
-    pooled = summary.pop("pooled")
     write_scores(parent.scores, "validation", pooled, None)
     parent.write_json(parent.summary_file, summary)
     result = {
@@ -100,19 +143,12 @@ def _go_on(
         "seconds": sum(run.result["seconds"] for run in trained),
         "folds": [run.path.name for run in trained],
         "summary": summary["scores"],
+        **further,
     }
     parent.write_result(result)
     append_experiment_row(parent.path, to_dict(experiment), result)
     write_report(parent.path)
     return TrainedRun(parent.path, result)
-
-
-def _train_fold(
-    folder: Path, experiment: Experiment, number: int, overrides: Sequence[str], observers: Sequence[Observer]
-) -> TrainedRun:
-    if begun_already(folder):
-        return resume_one(folder, overrides, observers)
-    return train_one(experiment.model_copy(update={"fold": number}), folder, observers)
 
 
 def _write_failure(parent: RunDirectory, fold: Path, error: BaseException) -> None:
@@ -128,11 +164,8 @@ def _write_failure(parent: RunDirectory, fold: Path, error: BaseException) -> No
         error.hint = error.hint.replace(resume_command(fold), command)
 
 
-def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str, Any]:
-    """Mean and standard deviation over folds of every validation score, and the scores pooled over all out-of-fold
-    items.
-    """
-    pooled = pooled_scores(experiment, [run.path for run in trained])
+def summarise(trained: Sequence[TrainedRun], pooled: SplitScores) -> dict[str, Any]:
+    """Mean and standard deviation over folds of every validation score, beside the scores of all out-of-fold items."""
     scores: dict[str, dict[str, float | None]] = {}
     for name in trained[0].scores["validation"]:
         values = [run.scores["validation"][name] for run in trained]
@@ -146,7 +179,7 @@ def summarise(experiment: Experiment, trained: Sequence[TrainedRun]) -> dict[str
         {"fold": number, "path": run.path.name, "best_epoch": run.result["best_epoch"], "scores": run.scores}
         for number, run in enumerate(trained, start=1)
     ]
-    return {"status": "finished", "folds": folds, "scores": scores, "pooled": pooled}
+    return {"status": "finished", "folds": folds, "scores": scores}
 
 
 def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
@@ -154,6 +187,12 @@ def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
     it out.
     """
     book = next(iter(build_run(experiment, open_experiment_data(experiment)).splits.values())).book
+    pool(book, paths)
+    return SplitScores(book.compute(), book.details(), [row for path in paths for row in _rows(path)])
+
+
+def pool(book: ScoreBook, paths: Sequence[Path]) -> None:
+    """Add up in a new score book what the validation scores of all folds are made of."""
     book.add_curves()  # as the final scores of each fold did
     sums, gathered = [], []
     for path in paths:
@@ -163,8 +202,6 @@ def pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores:
     book.load_states(combine(list(sums)))
     if gathered[0].tensors:
         book.load_gathered(combine(list(gathered)))
-    rows = [row for path in paths for row in _rows(path)]
-    return SplitScores(book.compute(), book.details(), rows)
 
 
 def _numbered(stored: dict[str, torch.Tensor], kind: str) -> list[torch.Tensor]:
