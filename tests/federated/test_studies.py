@@ -271,7 +271,6 @@ NORMALISED = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
         ({"federation__strategy": "FedAverage"}, "no strategy named", "FedAvg"),
         ({"federation__strategy": "MLP"}, "strategy", ""),
         ({"dataset__folder": "."}, "belong to no site", "federation.sites.NAME"),
-        ({"dataset__split": {"folds": 3}}, "none is chosen", "fold: 1"),
         ({"model": DoubleNet()}, "shared by all sites", "its class"),
         ({"run__processes": 2}, "one process", "run.processes"),
         ({"training__batch_size": "auto"}, "must be written", "batch_size: 16"),

@@ -54,7 +54,7 @@ def check_federation(experiment: Experiment) -> Iterable[Problem]:
 
 
 def _check_settings(experiment: Experiment) -> Iterator[Problem]:
-    training, run, split = experiment.training, experiment.run, experiment.dataset.split
+    training, run = experiment.training, experiment.run
     if run.processes > 1:
         yield Problem("each site of a study trains in one process", "remove run.processes", ("run", "processes"))
     if run.sharding != "none":
@@ -66,6 +66,3 @@ def _check_settings(experiment: Experiment) -> Iterator[Problem]:
         message = "gradient_compression is for processes of one run"
         hint = "wrap the strategy: federation.strategy: {Payload: {strategy: {component: {dSGD: {}}}}}"
         yield Problem(message, hint, ("training", "gradient_compression"))
-    if split is not None and split.folds is not None and experiment.fold is None:
-        message = f"the split has {split.folds} folds and none is chosen; folds of studies are run one by one"
-        yield Problem(message, "add e.g. fold: 1, or --set fold=1", ("dataset", "split", "folds"))

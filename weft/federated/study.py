@@ -14,11 +14,12 @@ from weft.actions.beginning import begun, begun_already
 from weft.actions.ending import write_failure, write_outcome
 from weft.actions.opening import (
     Source,
+    folds_of,
     load,
     open_run,
     require_same_experiment,
 )
-from weft.actions.scores import write_scores
+from weft.actions.scores import write_scores, write_states
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
@@ -30,6 +31,7 @@ from weft.engine.weights import save_weights
 from weft.errors import NotFiniteError, UsageError
 from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
+from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
 from weft.federated.profile import Profile
 from weft.federated.site import Site
 from weft.federated.traffic import summary, trained
@@ -88,14 +90,29 @@ def simulate(
         if resume and out is not None and begun_already(out):
             require_same_experiment(out, experiment)
             return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], compare)
-        with begun(experiment, out) as directory:
-            return _Study(directory, experiment, threads_of_study(experiment), resumed=False).run(compare=compare)
+        if folds_of(experiment) is not None:
+            return simulate_folds(experiment, out, _of_fold((), compare))
+        return _begin(experiment, out, compare)
+
+
+def _begin(experiment: Experiment, out: Path | str | None, compare: bool) -> TrainedRun:
+    with begun(experiment, out) as directory:
+        return _Study(directory, experiment, threads_of_study(experiment), resumed=False).run(compare=compare)
+
+
+def _of_fold(overrides: Sequence[str], compare: bool) -> Simulate:
+    """Runs the study of a fold, or goes on with it."""
+    return lambda folder, fold: (
+        _go_on(folder, overrides, compare) if begun_already(folder) else _begin(fold, folder, compare)
+    )
 
 
 def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
     wrong = [text for text in overrides if not text.startswith("run.")]
     if wrong:
         raise UsageError(f"--set {wrong[0]} would make a resumed study another one", "only run.… can be changed")
+    if is_study_of_folds(path):
+        return go_on_with_folds(path, overrides, _of_fold(overrides, compare))
     opened = open_run(path, overrides, writing=True)
     with opened.directory as directory:
         if opened.experiment.federation is None:
@@ -207,6 +224,8 @@ class _Study:
         per_site = {site.name: self._write_site(site, results[site.name]) for site in self.sites}
         for name, split in pooled.items():
             write_scores(directory.scores, name, replace(split, rows=[]), results[first.name].model_sha256)
+            if self.experiment.fold is not None:
+                write_states(directory.scores, name, first.built.splits[name].book)
         digests = {result.model_sha256 for result in results.values()}
         if len(digests) == 1:
             save_weights(first.built.state.scored_weights, directory.weights)

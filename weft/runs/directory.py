@@ -205,9 +205,9 @@ def is_run(path: str | Path) -> bool:
 
 
 def study_of(path: str | Path) -> Path | None:
-    """The study that a folder is, or is a site of; None where it is neither."""
+    """The study that a folder is, also one of folds, or is a site of; None where it is neither."""
     path = Path(path)
-    if (path / "sites").is_dir():
+    if (path / "sites").is_dir() or any(path.glob("fold-*/sites")):
         return path
     above = Path(os.path.abspath(path)).parent
     return above.parent if above.name == "sites" and is_run(above.parent) else None
