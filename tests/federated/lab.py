@@ -70,24 +70,28 @@ class Kill(Observer):
     Args:
         site: whose.
         saves: n.
+        fold: only in that fold's study.
     """
 
-    def __init__(self, site: str, saves: int) -> None:
-        self.site, self.saves = site, saves
+    def __init__(self, site: str, saves: int, fold: int | None = None) -> None:
+        self.site, self.saves, self.fold = site, saves, fold
 
     def on_checkpoint(self, path: Path, kind: str) -> None:
-        if kind == "last" and path.parent.parent.name == self.site:
+        site = path.parent.parent
+        there = self.fold is None or site.parent.parent.name == f"fold-{self.fold}"
+        if kind == "last" and site.name == self.site and there:
             self.saves -= 1
             if self.saves == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def simulate_and_die(written: dict[str, Any], out: Path, site: str, saves: int) -> None:
+def simulate_and_die(written: dict[str, Any], out: Path, site: str, saves: int, fold: int | None = None) -> None:
     """Run a study in a forked process that is killed, and see that it was."""
     child = os.fork()
     if child == 0:
         try:
-            written["run"]["observers"] = [{"tests.federated.lab.Kill": {"site": site, "saves": saves}}]
+            kill = {"site": site, "saves": saves, "fold": fold}
+            written["run"]["observers"] = [{"tests.federated.lab.Kill": kill}]
             simulate(written, out=out)
         finally:
             os._exit(3)  # it was not killed

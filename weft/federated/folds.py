@@ -10,7 +10,6 @@ from typing import Any
 from weft.actions.beginning import begun
 from weft.actions.folds import begin_folds, one_after_another, pool, stored_folds, write_summary
 from weft.actions.opening import open_experiment_data
-from weft.actions.single import is_finished
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment
 from weft.engine import build_run
@@ -85,11 +84,13 @@ def _pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores
 
 
 def _moved(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The bytes that each site sent and received in all folds."""
-    return {
-        name: {"bytes": {part: sum(fold[name]["bytes"][part] for fold in folds) for part in ("sent", "received")}}
-        for name in folds[0]
-    }
+    """The bytes that each site sent and received in all folds that it took part in."""
+    moved: dict[str, Any] = {}
+    for name, site in (entry for fold in folds for entry in fold.items()):
+        total = moved.setdefault(name, {"bytes": {"sent": 0, "received": 0}})["bytes"]
+        for part in total:
+            total[part] += site["bytes"][part]
+    return moved
 
 
 def _mean(parts: Sequence[Any]) -> Any:
