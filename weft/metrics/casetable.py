@@ -84,6 +84,22 @@ class CaseTable:
         return keys
 
 
+def joined_cases(tables: Mapping[str, CaseTable]) -> CaseTable:
+    """The rows of several sites below each other, with the columns that all have and one that names the site.
+
+    Args:
+        tables: by site; the site stands before the names of its cases.
+    """
+    first = next(iter(tables.values()))
+    common = [name for name in first.columns if all(name in table for table in tables.values())]
+    columns: dict[str, Sequence[str] | Array] = {
+        name: [cell for table in tables.values() for cell in table.texts(name)] for name in common
+    }
+    columns["case"] = [f"{site}/{case}" for site, table in tables.items() for case in table.texts("case")]
+    columns.setdefault("site", [site for site, table in tables.items() for _ in range(len(table))])
+    return CaseTable(columns)
+
+
 def _floats(cells: Sequence[str]) -> Array:
     try:
         return numpy.fromiter(map(float, cells), numpy.float64, len(cells))

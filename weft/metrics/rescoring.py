@@ -130,13 +130,16 @@ class Rescored:
         return self._terms[family]
 
 
-def rescore(table: CaseTable, scores: Mapping[str, float | None], layout: Layout) -> Rescored:
+def rescore(
+    table: CaseTable, scores: Mapping[str, float | None], layout: Layout, bounds: Mapping[str, float] | None = None
+) -> Rescored:
     """Find out which scores of an evaluation follow from its rows of cases.
 
     Args:
         table: the rows.
         scores: what the score book gave, by name; None where a score is undefined.
         layout: what the rows hold.
+        bounds: how far scores may be off that came from bins, by name.
     """
     found = Rescored(table, layout)
     for name, value in scores.items():
@@ -149,7 +152,8 @@ def rescore(table: CaseTable, scores: Mapping[str, float | None], layout: Layout
             if computed is None:
                 continue
             tried.append(computed)
-            if math.isclose(computed, value, rel_tol=_LOSS_TOLERANCE if name == "loss" else _TOLERANCE, abs_tol=1e-9):
+            relative = _LOSS_TOLERANCE if name == "loss" else _TOLERANCE
+            if math.isclose(computed, value, rel_tol=relative, abs_tol=max(1e-9, (bounds or {}).get(name, 0.0))):
                 break
         else:
             found.recipes.pop(name, None)

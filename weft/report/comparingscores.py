@@ -106,7 +106,7 @@ def _rescored(files: RunFiles, split: str) -> Rescored | None:
     table = files.cases.get(split)
     if table is None:
         return None
-    return rescore(table, final_scores(files)[split], layout_of(files, split))
+    return rescore(table, final_scores(files)[split], layout_of(files, split), files.bounds.get(split))
 
 
 def _fill(rescored: Sequence[Rescored | None], scores: Sequence[dict[str, Any]]) -> None:

@@ -65,9 +65,10 @@ def line_figure(
         parts.append(text(mark[1], scale(mark[0]), bottom + 32, text_anchor="middle", class_="label"))
     for index, (name, line) in enumerate(zip(names, lines)):
         parts.append(_drawn(line, name, scale, left, _TOP + _ROW * (index + 0.5)))
+    below = bottom + (18 if mark is not None else 0)
     if other:
-        parts.append(_diamond(left + 6, bottom + 33) + text(other, left + 16, bottom + 37, class_="label"))
-    height = bottom + (46 if other or mark else 26)
+        parts.append(_diamond(left + 6, below + 33) + text(other, left + 16, below + 37, class_="label"))
+    height = (below if other else bottom) + (46 if other or mark else 26)
     return figure(_WIDTH, height, title, _described(lines, mark, other), "".join(parts))
 
 

@@ -29,7 +29,7 @@ class JudgedSplit:
         intervals: the interval of each score, or why it has none.
         rule: what the trivial model does.
         trivial: its scores.
-        resamples: of the intervals.
+        bounds: how far a score may be off that came from bins.
     """
 
     scores: dict[str, Any]
@@ -38,6 +38,7 @@ class JudgedSplit:
     intervals: dict[str, Interval | str] = field(default_factory=dict)
     rule: str = ""
     trivial: dict[str, float] = field(default_factory=dict)
+    bounds: dict[str, float] = field(default_factory=dict)
 
     def interval(self, name: str) -> Interval | None:
         """The interval of a score, if it has one."""
@@ -49,17 +50,18 @@ def judge(files: RunFiles) -> dict[str, JudgedSplit]:
     """Judge every split of a run that has scores."""
     judged = {}
     for split, scores in final_scores(files).items():
-        judged[split] = _judge(files, split, scores)
+        judged[split] = judge_split(files, split, scores)
     return judged
 
 
-def _judge(files: RunFiles, split: str, scores: Mapping[str, Any]) -> JudgedSplit:
+def judge_split(files: RunFiles, split: str, scores: Mapping[str, Any]) -> JudgedSplit:
+    """Judge the scores of one split."""
     table = files.cases.get(split)
-    result = JudgedSplit(dict(scores))
+    result = JudgedSplit(dict(scores), bounds=dict(files.bounds.get(split) or {}))
     if table is None:
         return result
     numbers = {name: value for name, value in scores.items() if value is None or isinstance(value, int | float)}
-    result.rescored = rescore(table, numbers, layout_of(files, split))
+    result.rescored = rescore(table, numbers, layout_of(files, split), files.bounds.get(split))
     result.groups = files.groups_of(split)
     result.intervals = intervals(result.rescored, draw(make_units(len(table), result.groups)))
     training = files.cases.get("train") or (table if files.has_folds else None)
@@ -96,6 +98,8 @@ def explained(judged: Mapping[str, JudgedSplit], group_name: str) -> list[str]:
             f"In brackets the 95 % confidence interval: {resamples:,} bootstrap resamples of {drawn}. It tells how far "
             "the score depends on these cases, not how far training again with another seed would move it."
         )
+    if any(bound for one in judged.values() for bound in one.bounds.values()):
+        told.append("±: how far a score from bins may be off: predictions do not leave a site, counts of them do.")
     rules = dict.fromkeys(one.rule for one in judged.values() if one.trivial)
     told += [f"Trivial: what a model reaches that {rule}." for rule in rules]
     told += _without(judged)

@@ -21,6 +21,8 @@ from weft.report.predictions import details, figures_of, shown_groups
 from weft.report.reading import RunFiles, read_run
 from weft.report.scoretable import score_figure, score_table, tiles, trivial_sentence
 from weft.report.sections import data_tables, facts, first_score, history_table, provenance_rows
+from weft.report.studypage import CONTENTS as STUDY_CONTENTS
+from weft.report.studypage import study_commands, study_context
 from weft.report.summary import reproduce_commands, summary
 from weft.runs import write_atomically
 
@@ -48,14 +50,20 @@ def write_report(run_path: str | Path, target: str | Path | None = None, by: Seq
 
 def render(files: RunFiles, by: Sequence[str] = ()) -> str:
     """The report as HTML text."""
-    make = fold_context if files.has_folds else run_context
-    context = make(files, by)
-    template = "folds.html" if files.has_folds else "run.html"
+    if files.has_folds:
+        template, context = "folds.html", fold_context(files, by)
+    elif files.is_study:
+        template, context = "study.html", study_context(files, by)
+        context["contents"] = [one for one in STUDY_CONTENTS if context[one[0]]] + origin_contents(files)
+    else:
+        template, context = "run.html", run_context(files, by)
     figures = {name: figures_of(context[name]) for name in FIGURES if name in context}
     return page_text(template, frame_context(files) | context | figures)
 
 
-FIGURES = ("curves", "figures", "score_figures", "time_figures")
+FIGURES = (
+    "curves", "figures", "score_figures", "time_figures", "site_figures", "byte_figures", "event_figures",
+)  # fmt: skip
 
 
 def page_text(template: str, context: Mapping[str, Any]) -> str:
@@ -106,7 +114,7 @@ def frame_context(files: RunFiles) -> dict[str, Any]:
         "experiment": files.experiment_text,
         "provenance": provenance_rows(files.provenance, files.result),
         "packages": listed,
-        "commands": reproduce_commands(files),
+        "commands": study_commands(files) if files.is_study else reproduce_commands(files),
     }
 
 

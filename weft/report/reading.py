@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from weft.errors import DataError, RunDirectoryError
-from weft.metrics.casetable import CaseTable, read_cases
-from weft.runs import Row, RunDirectory, mask, parse_yaml, read_json, read_rows
+from weft.metrics.casetable import CaseTable, joined_cases, read_cases
+from weft.runs import Row, RunDirectory, is_run, mask, parse_yaml, read_json, read_rows
 
 _LONGEST_TEXT = 120_000  # characters of a configuration that are shown
 _MOST_STEPS = 4_000  # rows of steps.csv that are kept for the figure
@@ -78,6 +78,17 @@ class RunFiles:
         return bool(self.summary) or bool(self.directory.folds())
 
     @property
+    def is_study(self) -> bool:
+        """Whether these are several sites that train one model."""
+        return self.directory.sites.is_dir()
+
+    @property
+    def bounds(self) -> dict[str, dict[str, float]]:
+        """How far scores from bins may be off, by split and score; of studies."""
+        value = self.result.get("bounds")
+        return value if isinstance(value, dict) else {}
+
+    @property
     def training(self) -> dict[str, Any]:
         """The experiment's `training:`, empty when missing."""
         value = self.experiment.get("training")
@@ -112,19 +123,44 @@ def read_run(path: Path, *, whole: bool = True) -> RunFiles:
         files.summary = _read_object(files, run.summary_file)
     else:
         files.provenance = _read_object(files, run.provenance_file)
-        files.data = _read_object(files, run.data_file)
+        if not files.is_study:  # its sites have data
+            files.data = _read_object(files, run.data_file)
         files.result = _read_object(files, run.result_file)
         if run.profile_file.exists():
             files.profile = _read_object(files, run.profile_file)
         _read_tables(files, steps=whole)
     _read_scores(files)
-    holders = [RunDirectory(fold) for fold in run.folds()] or [run]
-    written = [holder.splits_file for holder in holders if holder.splits_file.exists()]
-    contents = [_or_note(files, lambda file=file: read_json(file)) for file in written]  # type: ignore[misc]
-    files.divisions = [content for content in contents if isinstance(content, dict)]
+    files.divisions = _read_divisions(files)
     for split in files.scores if whole else ():
         read_case_table(files, split)
     return files
+
+
+def _read_divisions(files: RunFiles) -> list[dict[str, Any]]:
+    run = files.directory
+    holders = [RunDirectory(fold) for fold in run.folds()] or [RunDirectory(site) for site in sites_of(run)] or [run]
+    found = []
+    for holder in holders:
+        if holder.splits_file.exists():
+            content = _or_note(files, lambda file=holder.splits_file: read_json(file))  # type: ignore[misc]
+            if isinstance(content, dict):
+                found.append(_at_site(content, holder.path.name) if files.is_study else content)
+    return found
+
+
+def sites_of(run: RunDirectory) -> list[Path]:
+    """The run directories of a study's sites, as far as they are here."""
+    return [path for path in sorted(run.sites.iterdir()) if is_run(path)] if run.sites.is_dir() else []
+
+
+def _at_site(division: dict[str, Any], site: str) -> dict[str, Any]:
+    """A division whose cases and groups are told apart from those of other sites."""
+    named = {key: division[key] for key in ("splits", "groups") if isinstance(division.get(key), dict)}
+    renamed = {
+        key: {split: [f"{site}/{name}" for name in names] for split, names in part.items()}
+        for key, part in named.items()
+    }
+    return division | renamed
 
 
 def _part(division: dict[str, Any], key: str, split: str) -> list[Any]:
@@ -205,14 +241,19 @@ def _read_scores(files: RunFiles) -> None:
 
 
 def read_case_table(files: RunFiles, split: str) -> None:
-    """Read the rows of cases of a split into `files.cases`, if there are any."""
-    file = files.directory.scores / f"{Path(split).name}.csv"
-    if file.exists() and file.stat().st_size > _LARGEST_TABLE:
-        files.notes.append(f"{file.name} is too large to be read for a report: there are no intervals")
+    """Read the rows of cases of a split into `files.cases`, if there are any; of a study, those of its sites."""
+    name = f"{Path(split).name}.csv"
+    places = {site.name: site / "scores" / name for site in sites_of(files.directory)}
+    holders = {site: file for site, file in places.items() if file.exists()} or {"": files.directory.scores / name}
+    if sum(file.stat().st_size for file in holders.values() if file.exists()) > _LARGEST_TABLE:
+        files.notes.append(f"{name} is too large to be read for a report: there are no intervals")
         return
-    table = _or_note(files, lambda: read_cases(file))
-    if table is not None:
-        files.cases[split] = table
+    tables = {site: _or_note(files, lambda file=file: read_cases(file)) for site, file in holders.items()}  # type: ignore[misc]
+    found = {site: table for site, table in tables.items() if table is not None}
+    if "" in found:
+        files.cases[split] = found[""]
+    elif found:
+        files.cases[split] = joined_cases(found)
 
 
 def _or_note(files: RunFiles, read: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from weft.metrics.recipes import split_key
 from weft.report.intervals import Line, line_figure
 from weft.report.judging import JudgedSplit, count_of, explained, no_better
 from weft.report.summary import main_split
-from weft.report.words import label, listed, plain_name, score
+from weft.report.words import label, listed, number, plain_name, score
 
 _MOST_TILES = 4
 _MOST_LINES = 12
@@ -19,11 +19,14 @@ _MOST_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class ScoreCell:
-    """A score in the table, with its interval and the trivial model's value as text; empty where there are none."""
+    """A score in the table, with its interval, the trivial model's value and how far bins may be off, as text; empty
+    where there are none.
+    """
 
     value: str
     interval: str = ""
     trivial: str = ""
+    bound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,13 @@ def score_table(judged: Mapping[str, JudgedSplit], group_name: str) -> ScoreTabl
     if not judged:
         return None
     names = dict.fromkeys(name for one in judged.values() for name in one.scores)
-    rows = [(label(name), [_cell(one, name) for one in judged.values()]) for name in names]
+    rows = [(label(name), [score_cell(one, name) for one in judged.values()]) for name in names]
     splits = [(label(split), count_of(one)) for split, one in judged.items()]
     return ScoreTable(splits, rows, explained(judged, group_name))
 
 
-def _cell(one: JudgedSplit, name: str) -> ScoreCell:
+def score_cell(one: JudgedSplit, name: str) -> ScoreCell:
+    """A score of a split as it stands in tables; empty where it has none."""
     if name not in one.scores:
         return ScoreCell("")
     interval, trivial = one.interval(name), one.trivial.get(name)
@@ -59,6 +63,7 @@ def _cell(one: JudgedSplit, name: str) -> ScoreCell:
         score(one.scores[name]),
         f"[{score(interval.low)}, {score(interval.high)}]" if interval is not None else "",
         score(trivial) if trivial is not None else "",
+        f"± {number(bound)}" if (bound := one.bounds.get(name)) else "",
     )
 
 
@@ -70,7 +75,7 @@ def tiles(judged: Mapping[str, JudgedSplit]) -> list[tuple[str, ScoreCell]]:
     one = judged[split]
     values = [(name, value) for name, value in one.scores.items() if value is not None]
     first = [entry for entry in values if entry[0] != "loss"] + [entry for entry in values if entry[0] == "loss"]
-    return [(f"{label(name)}, {split}", _cell(one, name)) for name, _ in first[:_MOST_TILES]]
+    return [(f"{label(name)}, {split}", score_cell(one, name)) for name, _ in first[:_MOST_TILES]]
 
 
 def score_figure(judged: Mapping[str, JudgedSplit]) -> str:

@@ -15,9 +15,15 @@ from weft.runs import Row, mask_arguments
 _ROSE_BY = 0.1  # a validation loss this much above its lowest is worth a sentence
 
 
-def summary(files: RunFiles, trivial: str = "") -> list[str]:
-    """Sentences for the top of the report; `trivial` is the one about the trivial model."""
-    told = [_what(files), _how_it_ended(files), _which_weights(files), _how_good(files), trivial]
+def summary(files: RunFiles, trivial: str = "", what: str = "") -> list[str]:
+    """Sentences for the top of the report.
+
+    Args:
+        files: the run.
+        trivial: the sentence about the trivial model.
+        what: the first sentence, where it is no ordinary run.
+    """
+    told = [what or _what(files), _how_it_ended(files), _which_weights(files), _how_good(files), trivial]
     told += [_overfitting(files.history), _confusion(files)]
     return [sentence for sentence in told if sentence]
 
