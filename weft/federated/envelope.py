@@ -194,7 +194,7 @@ def _match(value: Any, pattern: re.Pattern[str], name: str) -> None:
 
 def _whole_numbers(values: Any, name: str, largest: int) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= largest for value in values):
-        raise Wrong(f"its {name} is no whole number from 0 to {largest}")
+        raise Wrong(f"{name}: not a whole number from 0 to {largest}")
     return values
 
 

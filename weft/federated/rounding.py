@@ -46,7 +46,8 @@ def sent_dtype(dtype: torch.dtype, numbers: int, encoding: str) -> torch.dtype:
 
 
 def exponent_of(tensor: Tensor) -> int:
-    """The power of two that brings the largest number of a tensor into fp16's range, above 2^14 up to 2^15.
+    """The power of two that brings the largest number of a tensor into fp16's range, above 2^14 up to 2^15; 0 where a
+    number is beyond those of float32.
 
     A number that was rounded up to 2^15 keeps its exponent, so that rounding again changes nothing.
     """
@@ -54,8 +55,8 @@ def exponent_of(tensor: Tensor) -> int:
     if largest == 0 or not math.isfinite(largest):
         return 0
     fraction, exponent = math.frexp(largest)
-    exponent -= int(fraction == 0.5)
-    return min(max(exponent - _LARGEST, EXPONENTS[0]), EXPONENTS[1])
+    exponent -= _LARGEST + int(fraction == 0.5)
+    return max(exponent, EXPONENTS[0]) if exponent <= EXPONENTS[1] else 0
 
 
 def narrowed(tensor: Tensor, dtype: torch.dtype, exponent: int = 0) -> Tensor:
