@@ -14,7 +14,7 @@ from weft.report.words import duration, label, listed, number, plural
 _COMES, _GOES = ("joined", "returned"), ("left", "stopped")
 _ROUTINE = ("joined", "digests", "ignored", "resent", "slow")  # cost nothing, or are as they should be
 _MOST_ROWS, _MOST_LINES = 200, 40
-_WIDTH, _ROW, _TOP = 640.0, 24.0, 12.0
+_WIDTH, _ROW, _TOP = 400.0, 24.0, 12.0
 _LETTER, _LONGEST = 6.8, 22
 
 
@@ -63,8 +63,7 @@ def event_sentence(found: Sequence[Happened]) -> str:
     back = list(dict.fromkeys(one.site for one in found if one.event == "returned"))
     if back:
         told.append(f"{listed(back[:5] + (['others'] if len(back) > 5 else []))} came back")
-    text_ = "; ".join(told)
-    return f"{text_[:1].upper()}{text_[1:]}." if text_ else ""
+    return f"Not all went well: {'; '.join(told)}." if told else ""
 
 
 def event_table(found: Sequence[Happened]) -> Table | None:
@@ -109,7 +108,7 @@ def timeline(found: Sequence[Happened], sites: Sequence[str], steps: int) -> str
     left = 16 + _LETTER * max(min(len(site), _LONGEST) for site in shown)
     scale = Scale(0, steps, left, _WIDTH - 20)
     bottom = _TOP + _ROW * len(shown)
-    ticks = scale.ticks(6)
+    ticks = scale.ticks(5)
     parts = [path([(scale(tick), _TOP), (scale(tick), bottom)], class_="grid") for tick in ticks]
     parts += [text(tick_label(tick, ticks), scale(tick), bottom + 16, text_anchor="middle") for tick in ticks]
     parts.append(text("step", _WIDTH - 20, bottom + 34, text_anchor="end", class_="label"))
@@ -152,4 +151,4 @@ def presence(own: Sequence[Happened], steps: int) -> list[tuple[int, int]]:
 
 def _mark(one: Happened | None, x: float, y: float) -> str:
     tip = "" if one is None else element("title", escape(f"{one.event}: {one.reason}" if one.reason else one.event))
-    return element("path", tip, d=f"M{x - 5:.1f} {y:.1f}l5 -5 5 5 -5 5z", class_="other")
+    return element("path", tip, d=f"M{x - 5:.1f} {y:.1f}l5 -5 5 5 -5 5z", class_="fault")

@@ -21,10 +21,11 @@ from weft.report.predictions import details, figures_of, shown_groups
 from weft.report.reading import RunFiles, read_run
 from weft.report.scoretable import score_figure, score_table, tiles, trivial_sentence
 from weft.report.sections import data_tables, facts, first_score, history_table, provenance_rows
+from weft.report.sites import own_curves
 from weft.report.studypage import CONTENTS as STUDY_CONTENTS
 from weft.report.studypage import study_commands, study_context
 from weft.report.summary import reproduce_commands, summary
-from weft.runs import write_atomically
+from weft.runs import study_of, write_atomically
 
 
 def write_report(run_path: str | Path, target: str | Path | None = None, by: Sequence[str] = ()) -> Path:
@@ -77,17 +78,20 @@ def run_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
     judged = judge(files)
     groups = group_scores(files, judged, by)
     spent = phases(files.history, files.result)
-    best = files.result.get("best_epoch")
+    best, study = files.result.get("best_epoch"), study_of(files.directory.path)
     context: dict[str, Any] = {
-        "kind": "Weft run",
+        "kind": "Site of a Weft study" if study is not None else "Weft run",
         "status": files.result.get("status") or "unfinished",
-        "summary": summary(files, trivial_sentence(judged)),
+        "summary": [*_at_site(study), *summary(files, trivial_sentence(judged))],
         "facts": facts(files),
         "error": files.result.get("error"),
         "tiles": tiles(judged),
         "scores": score_table(judged, files.group_name),
         "score_figures": [score_figure(judged)],
-        "curves": curves(files.history, files.steps, best if isinstance(best, int) else None),
+        "curves": [
+            *curves(files.history, files.steps, best if isinstance(best, int) else None),
+            *own_curves(files, first_score(files)),
+        ],
         "history": history_table(files.history),
         "details": details(files.scores, {"train": "training"}, judged, first_score(files)),
         "groups": shown_groups(groups),
@@ -102,6 +106,14 @@ def run_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
     return context
 
 
+def _at_site(study: Path | None) -> list[str]:
+    """What to know of the run of a site."""
+    if study is None:
+        return []
+    told = "Weights, best epoch and history are what all sites agreed on; scores and cases are those of its own items."
+    return [f"One site of the study in {study}. {told}"]
+
+
 def frame_context(files: RunFiles) -> dict[str, Any]:
     """What every report shows: name, notes, configuration, provenance, how to get it again."""
     packages = files.provenance.get("packages")
@@ -114,7 +126,7 @@ def frame_context(files: RunFiles) -> dict[str, Any]:
         "experiment": files.experiment_text,
         "provenance": provenance_rows(files.provenance, files.result),
         "packages": listed,
-        "commands": study_commands(files) if files.is_study else reproduce_commands(files),
+        "commands": study_commands(files) if study_of(files.directory.path) else reproduce_commands(files),
     }
 
 

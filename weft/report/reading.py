@@ -28,7 +28,7 @@ class RunFiles:
         experiment_text: the experiment as resolved, secrets masked.
         experiment, provenance, data, result, summary, profile: of the files of that name; empty when missing.
         scores: of scores/<split>.json, by split.
-        history, steps: the rows of history.csv and steps.csv.
+        history, steps, own: the rows of history.csv, steps.csv and, at a site of a study, own.csv.
         cases: the rows of scores/<split>.csv, by split.
         divisions: of splits.json, for k folds of each of them: which case is in which split and group.
     """
@@ -45,6 +45,7 @@ class RunFiles:
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
     steps: list[Row] = field(default_factory=list)
+    own: list[Row] = field(default_factory=list)
     cases: dict[str, CaseTable] = field(default_factory=dict)
     divisions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -214,6 +215,8 @@ def _read_tables(files: RunFiles, *, steps: bool) -> None:
         files.history = _or_note(files, lambda: list(read_rows(run.history_file))) or []
     else:
         files.notes.append("history.csv is missing: no epoch was completed")
+    if run.own_history_file.exists():
+        files.own = _or_note(files, lambda: list(read_rows(run.own_history_file))) or []
     if steps and run.steps_file.exists():
         files.steps = _or_note(files, lambda: sampled(read_rows(run.steps_file), _MOST_STEPS)) or []
 

@@ -10,7 +10,7 @@ from weft.report.charts import STYLES, Axes, Series, line_chart
 from weft.report.curves import column
 from weft.report.intervals import Line, line_figure
 from weft.report.judging import JudgedSplit, judge_split
-from weft.report.reading import read_case_table
+from weft.report.reading import RunFiles, read_case_table
 from weft.report.scoretable import ScoreCell, score_cell
 from weft.report.sections import SPLITS, Table
 from weft.report.studyfiles import StudyFiles
@@ -197,16 +197,25 @@ def _number(value: object) -> float | None:
 
 def site_curves(study: StudyFiles, first: str | None) -> list[str]:
     """Training loss, validation loss and the score that tells most: pooled, and at each site."""
-    history = study.files.history
+    own = {name: site.own for name, site in study.sites.items()}
+    return _curves(study.files.history, own, first, "at each site")
+
+
+def own_curves(files: RunFiles, first: str | None) -> list[str]:
+    """The same of one site: its own curve beside that of all sites."""
+    return _curves(files.history, {"this site": files.own}, first, "here and at all sites")
+
+
+def _curves(history: Sequence[Row], own: Mapping[str, Sequence[Row]], first: str | None, where: str) -> list[str]:
     wanted = [("train_loss", "Training loss"), ("validation_loss", "Validation loss")]
     if first is not None:
         wanted.append((f"validation_{first}", f"{label(first)}, validation"))
     found = []
     for name, title in wanted:
-        sites = {site: column(rows, name) for site, rows in study.own.items()}
+        sites = {site: column(rows, name) for site, rows in own.items()}
         drawn = {site: points for site, points in sites.items() if extent(y for _, y in points)}
         if drawn:
-            found.append(_curve_figure(f"{title}, at each site", history, name, drawn))
+            found.append(_curve_figure(f"{title}, {where}", history, name, drawn))
     return [figure for figure in found if figure]
 
 

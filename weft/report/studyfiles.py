@@ -22,14 +22,12 @@ class StudyFiles:
     Args:
         files: of the study itself; its rows of cases are those of all sites.
         sites: files of each site that has a run directory here, by name.
-        own: rows of each site's own.csv: losses and scores of its items alone.
         spent: rows of profile.csv, by site.
         events: of ledger.jsonl.
     """
 
     files: RunFiles
     sites: dict[str, RunFiles] = field(default_factory=dict)
-    own: dict[str, list[Row]] = field(default_factory=dict)
     spent: dict[str, list[Row]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -56,8 +54,7 @@ def read_study(files: RunFiles) -> StudyFiles:
     """
     study = StudyFiles(files)
     for folder in sites_of(files.directory):
-        site = study.sites[folder.name] = read_run(folder, whole=False)
-        study.own[folder.name] = _rows(files, site.directory.own_history_file)
+        study.sites[folder.name] = read_run(folder, whole=False)
     for row in _rows(files, files.directory.sites_profile_file):
         study.spent.setdefault(str(row.get("site")), []).append(row)
     study.events = _events(files, files.directory.ledger_file)

@@ -28,7 +28,7 @@ from weft.report.sites import (
 from weft.report.studyfiles import StudyFiles, read_study
 from weft.report.summary import main_split, summary
 from weft.report.words import component_name, label, listed, plain_name, plural, score
-from weft.runs import mask_arguments
+from weft.runs import mask_arguments, study_of
 
 _WAYS = {"study": "Study", "pooled": "One place", "alone": "Each alone"}
 _MOST_NAMED = 8
@@ -183,8 +183,8 @@ def _scores(told: object, split: str) -> Mapping[str, Any]:
 
 
 def study_commands(files: RunFiles) -> list[tuple[str, str]]:
-    """(what it does, command) to go on with a study, or to have it again."""
-    path, found = shlex.quote(str(files.directory.path)), []
+    """(what it does, command) to go on with a study, or to have it again; also for one of its sites."""
+    path, found = shlex.quote(str(study_of(files.directory.path))), []
     if files.result.get("resume"):
         found.append(("Go on where the study stopped", str(files.result["resume"])))
     original, base = files.provenance.get("command"), files.provenance.get("base")
