@@ -1,0 +1,71 @@
+"""`import coinstac_dinunet` in a child process: the names of Weft's classes under the original's.
+
+Only a process that asks for it is changed, and nothing on the disk.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+OURS = "weft.interop.coinstac"
+# The original's modules, in its releases 1 and 2, that lie elsewhere here.
+MOVED = {
+    "nodes": "", "nodes.local": "", "nodes.remote": "", "distrib": "", "distrib.nodes": "", "distrib.nodes.local": "",
+    "distrib.nodes.remote": "", "distrib.local": "", "distrib.remote": "", "distrib.learner": "learner",
+    "distrib.reducer": "reducer", "metrics.metrics": "metrics", "data.data": "data",
+}  # fmt: skip
+
+
+def install() -> None:
+    """Make `import coinstac_dinunet` and `import coinstac` find Weft's modules in this process."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    service = ModuleType("coinstac", "What COINSTAC's own package does for a computation: call it.")
+    service.start = importlib.import_module(f"{OURS}.io").start  # type: ignore[attr-defined]
+    sys.modules["coinstac"] = service
+
+
+class _Finder:
+    """Finds modules of the original's names."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        package, _, rest = name.partition(".")
+        if package != "coinstac_dinunet":
+            return None
+        ours = f"{OURS}.{MOVED.get(rest, rest)}".rstrip(".")
+        try:
+            known = importlib.util.find_spec(ours) is not None
+        except ModuleNotFoundError:
+            known = False
+        if not known:
+            raise ModuleNotFoundError(
+                f"{name} has no counterpart in {OURS}; docs/coinstac.md lists what is there", name=name
+            )
+        return ModuleSpec(name, _Loader(ours), is_package=True)
+
+
+class _Loader(Loader):
+    """Gives a module another name.
+
+    Args:
+        ours: its own.
+    """
+
+    def __init__(self, ours: str) -> None:
+        self.ours = ours
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name, f"{self.ours} under the original's name.")
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        ours = importlib.import_module(self.ours)
+        kept = set(vars(module))
+        vars(module).update({name: value for name, value in vars(ours).items() if name not in kept})
+        module.__getattr__ = lambda name: getattr(ours, name)  # type: ignore[method-assign]

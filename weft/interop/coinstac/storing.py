@@ -1,0 +1,96 @@
+"""What a node keeps on the disk between its calls, so that any of them may be made again in a new process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from weft.errors import UsageError
+from weft.interop.coinstac.io import plain
+from weft.interop.coinstac.turns import write
+
+LIVE = "_weft_live_"  # key of the cache: what a process that lives on keeps between calls; never sent
+
+
+class NodeStore:
+    """The folder `weft` in the directory that COINSTAC gives a node for its cache.
+
+    Args:
+        state: of the call, with the node's directories.
+
+    Raises:
+        UsageError: a directory is missing in it.
+    """
+
+    def __init__(self, state: Mapping[str, Any]) -> None:
+        for key in ("baseDirectory", "outputDirectory", "transferDirectory", "clientId"):
+            if not isinstance(state.get(key), str):
+                raise UsageError(f"the call's state has no {key}", "pass state on as COINSTAC gives it: RECV['state']")
+        self.folder = Path(state.get("cacheDirectory") or state["outputDirectory"]) / "weft"
+        self.base, self.output, self.transfer = (
+            Path(state[key]) for key in ("baseDirectory", "outputDirectory", "transferDirectory")
+        )
+        self.name: str = state["clientId"]
+        self._iteration = state.get("iteration")
+
+    def reset(self) -> None:
+        """Forget an earlier computation."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
+
+    def fold(self, number: str) -> Path:
+        """Where a fold's states and journal lie."""
+        return self.folder / f"fold_{number}"
+
+    def cache(self) -> dict[str, Any]:
+        """The cache as the last call left it; empty before."""
+        found: dict[str, Any] = self._last().get("cache", {})
+        return found
+
+    def done_before(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What the last call answered, where this one is that call again; the file it sent is put in its place."""
+        last = self._last()
+        if last.get("input") != self._digest(given):
+            return None
+        if last["file"] is not None:
+            self._put(last["file"], (self.folder / "sent").read_bytes())
+        output: dict[str, Any] = last["output"]
+        return output
+
+    def send_file(self, name: str, data: bytes) -> None:
+        """Put a file where COINSTAC takes it to the others, and keep it for the case that this call is made again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / "sent", data)
+        self._put(name, data)
+
+    def finish(self, given: Mapping[str, Any], output: dict[str, Any], cache: dict[str, Any], file: str | None) -> None:
+        """Note what a call answered."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {"input": self._digest(given), "output": output, "cache": plain(without_live(cache)), "file": file}
+        write(self.folder / "last.json", json.dumps(content).encode())
+
+    def _digest(self, given: Mapping[str, Any]) -> str:
+        """Tells calls apart."""
+        text = json.dumps([self._iteration, given], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _put(self, name: str, data: bytes) -> None:
+        self.transfer.mkdir(parents=True, exist_ok=True)
+        write(self.transfer / name, data)
+
+    def _last(self) -> dict[str, Any]:
+        file = self.folder / "last.json"
+        if not file.exists():
+            return {}
+        found: dict[str, Any] = json.loads(file.read_text())
+        return found
+
+
+def without_live(cache: Mapping[str, Any]) -> dict[str, Any]:
+    """A cache without what only a living process can keep."""
+    return {key: value for key, value in cache.items() if key != LIVE}
