@@ -14,6 +14,7 @@ from weft.engine.run import Run
 from weft.engine.weights import save_weights
 from weft.errors import RunDirectoryError, Stopped, WeftError
 from weft.monitor import words_of
+from weft.report import write_report
 from weft.runs import RunDirectory, append_experiment_row, resume_command
 
 logger = logging.getLogger("weft")
@@ -37,7 +38,7 @@ def write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, res
         "seconds": round(result.seconds, 3),
         "best_epoch": result.best_epoch,
         "kept_epochs": _kept_epochs(directory, run),
-        "monitor": {"metric": run.state.best.metric, "mode": run.state.best.mode, "best": result.best_value},
+        "monitor": monitored(run, result),
         "model_sha256": result.model_sha256,
         "skipped_items": result.skipped_items,
         "resume": None,
@@ -45,6 +46,25 @@ def write_outcome(directory: RunDirectory, experiment: Experiment, run: Run, res
     }
     append_experiment_row(directory.path, to_dict(experiment), outcome)
     directory.write_result(outcome)  # last: a run that says it is finished lacks nothing
+
+
+def monitored(run: Run, result: RunResult) -> dict[str, Any]:
+    """The score that chose the best epoch, and its best value."""
+    return {"metric": run.state.best.metric, "mode": run.state.best.mode, "best": result.best_value}
+
+
+def report_on(directory: RunDirectory) -> None:
+    """Write the report of a run that is finished: it is finished also where the report cannot be made.
+
+    Raises:
+        RunDirectoryError: the disk refuses.
+    """
+    try:
+        write_report(directory.path)
+    except WeftError:
+        raise
+    except Exception as error:
+        logger.warning("the report could not be made: %r; try again with: weft report %s", error, directory.path)
 
 
 def _kept_epochs(directory: RunDirectory, run: Run) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from weft.actions.beginning import begun, describe_run, require_training_data, try_out
-from weft.actions.ending import write_failure, write_outcome
+from weft.actions.ending import report_on, write_failure, write_outcome
 from weft.actions.opening import (
     OpenedRun,
     digest_experiment_data,
@@ -33,7 +33,6 @@ from weft.engine.seeding import outer_randomness_kept
 from weft.engine.signals import Interruption
 from weft.errors import ExchangeError, RunDirectoryError, UsageError, WeftError
 from weft.monitor import Heartbeat, Signs, messages_kept, standard_observers
-from weft.report import write_report
 from weft.runs import RunDirectory, is_run
 
 logger = logging.getLogger("weft")
@@ -77,7 +76,7 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
         if done is not None and done.get("status") == "finished":
             logger.info("%s is finished already", directory.path)
             if not directory.report.exists():  # killed between the two
-                write_report(directory.path)
+                report_on(directory)
             return TrainedRun(directory.path, done)
         refuse_other_code(opened)
         data = open_experiment_data(opened.experiment)
@@ -150,12 +149,7 @@ def _execute(
         raise
     done = directory.result() or {}
     remember(interruption.received)
-    try:
-        write_report(directory.path)
-    except WeftError:
-        raise
-    except Exception as error:  # the run is finished all the same
-        logger.warning("the report could not be made: %r; try again with: weft report %s", error, directory.path)
+    report_on(directory)
     return TrainedRun(directory.path, done)
 
 

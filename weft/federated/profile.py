@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
@@ -87,7 +87,8 @@ class Profile:
         """Write what came after the last epoch: the final scores."""
         self.turn_over()
         for clock in self.sites.values():
-            clock.write_row("end")
+            if clock.begun:
+                clock.write_row("end")
 
     def forget_after(self, name: str, epoch: int) -> Spent:
         """Remove what is written of a site's later epochs; returns what it spent until then."""
@@ -135,6 +136,7 @@ class SiteClock(Observer):
         self._memory: dict[str, int] = {}
         self._loss: float | None = None
         self._began = self._processor = 0.0
+        self._asked = self._journal = 0
 
     def timed(self, start: Callable[[], Steps]) -> Callable[[], Steps]:
         """What a site does, with the clock around it."""
@@ -153,6 +155,14 @@ class SiteClock(Observer):
         self.turn += seconds
         self.spent.computing += seconds
         self.spent.processor += time.process_time() - self._processor
+
+    def note_message(self, tensors: Sequence[Tensor], *, answer: bool) -> None:
+        """Remember the largest exchange: it is what the journal holds until everybody has been answered."""
+        held = _size_of(tensors)
+        if answer:
+            self._journal = max(self._journal, self._asked + held)
+        else:
+            self._asked = held
 
     def on_build(self, run: Run) -> None:
         self._run = run
@@ -184,6 +194,11 @@ class SiteClock(Observer):
             self._own.append(
                 {"epoch": self.epoch, "step": epoch.step, "train_loss": self._loss, **self._validation(epoch)}
             )
+
+    @property
+    def begun(self) -> bool:
+        """Whether the site has built its run: one that was refused never does."""
+        return self._run is not None
 
     @property
     def run(self) -> Run:
@@ -252,8 +267,12 @@ class _Timed(Generator[Collective, Answer, RunResult]):
         self._steps, self._clock = steps, clock
 
     def send(self, answer: Answer) -> Collective:
+        if answer is not None:  # as it is when a generator begins
+            self._clock.note_message(answer, answer=True)
         with self._clock:
-            return self._steps.send(answer)
+            collective = self._steps.send(answer)
+        self._clock.note_message(collective.tensors, answer=False)
+        return collective
 
     def throw(self, *error: Any) -> Collective:
         return self._steps.throw(*error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weft.report.bars import PARTS, bar_figure
@@ -78,16 +78,37 @@ def _kinds(moved: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(str(kind) for one in moved.values() for kind in one["by_kind"]))
 
 
+def site_costs(study: StudyFiles) -> dict[str, dict[str, float]]:
+    """What each site took so far, by name: seconds, messages and bytes in all, and memory at most.
+
+    `computing`, `waiting` and `processor` count from the first step on; `opening` is the time to open and build.
+    """
+    found = {}
+    for name, rows in study.spent.items():
+        later = [row for row in rows if row.get("part") != "opening"]
+        costs = {key: _sum(later, key) for key in ("computing", "waiting", "processor")}
+        costs["opening"] = _sum([row for row in rows if row.get("part") == "opening"], "computing")
+        costs |= {key: _sum(rows, key) for key in _COUNTS}
+        found[name] = costs | {key: max((_sum([row], key) for row in rows), default=0.0) for key in _MEMORY}
+    return found
+
+
+_COUNTS = ("steps", "items", "messages", "sent", "received")
+_MEMORY = ("model_bytes", "optimizer_bytes", "strategy_bytes", "journal_bytes", "process_peak_bytes")
+
+
+def _sum(rows: Sequence[Row], key: str) -> float:
+    return sum(float(value) for row in rows if isinstance(value := row.get(key), int | float))
+
+
 def time_table(study: StudyFiles) -> Table | None:
-    """Computing and waiting of each site from the first epoch on; before that, time to open and build."""
+    """Computing and waiting of each site from the first step on; before that, time to open and build."""
     rows = []
-    for name, spent in list(study.spent.items())[:MOST_SITES]:
-        opening = [row for row in spent if row.get("part") == "opening"]
-        later = [row for row in spent if row.get("part") != "opening"]
-        computing, waiting, processor = (_sum(later, key) for key in ("computing", "waiting", "processor"))
+    for name, costs in list(site_costs(study).items())[:MOST_SITES]:
+        computing, waiting = costs["computing"], costs["waiting"]
         share = computing / (computing + waiting) if computing + waiting else 0.0
-        cells = [duration(computing), duration(waiting), f"{share:.0%}", duration(processor)]
-        rows.append([name, *cells, duration(_sum(opening, "computing"))])
+        rows.append([name, *map(duration, (computing, waiting)), f"{share:.0%}",
+                     *map(duration, (costs["processor"], costs["opening"]))])  # fmt: skip
     if not rows:
         return None
     note = (
@@ -99,35 +120,31 @@ def time_table(study: StudyFiles) -> Table | None:
     return Table("Computing and waiting", ["Site", "Computing", "Waiting", "Busy", "Processor", "To open"], rows, note)
 
 
+def traffic_table(study: StudyFiles) -> Table | None:
+    """Messages and bytes of each site so far; of a finished study `byte_tables` tells more."""
+    costs = list(site_costs(study).items())[:MOST_SITES]
+    rows = [[name, f"{one['messages']:,.0f}", size(one["sent"]), size(one["received"])] for name, one in costs]
+    return Table("Messages", ["Site", "Messages", "Sent", "Received"], rows) if rows else None
+
+
 def time_figure(study: StudyFiles) -> str:
     """Computing and waiting of each site as bars."""
-    rows = []
-    for name, spent in list(study.spent.items())[:MOST_DRAWN]:
-        later = [row for row in spent if row.get("part") != "opening"]
-        rows.append((name, [_sum(later, "computing"), _sum(later, "waiting")]))
+    costs = list(site_costs(study).items())[:MOST_DRAWN]
+    rows = [(name, [one["computing"], one["waiting"]]) for name, one in costs]
     return bar_figure("Computing and waiting, from the first step on", ["computing", "waiting"], rows, duration)
 
 
 def memory_table(study: StudyFiles) -> Table | None:
-    """Memory that a site's model, optimizer and strategy take at most, and the whole process."""
-    rows = []
-    keys = ("model_bytes", "optimizer_bytes", "strategy_bytes", "journal_bytes")
-    peak = 0
-    for name, spent in list(study.spent.items())[:MOST_SITES]:
-        most = [max((int(row.get(key, 0)) for row in spent), default=0) for key in keys]
-        peak = max([peak, *(int(row.get("process_peak_bytes", 0)) for row in spent)])
-        rows.append([name, *(size(one) for one in most)])
-    if not rows:
+    """Memory that a site's model, optimizer, strategy and journal take at most, and the whole process."""
+    costs = site_costs(study)
+    if not costs:
         return None
-    note = (
-        f"The whole process, with {plural(len(study.spent), 'site')} in it, took {size(peak)} at most." if peak else ""
-    )
-    head = ["Site", "Model", "Optimizer", "Strategy", "Journal"]
-    return Table("Memory", head, rows, f"{note} The journal holds the messages since the last saved state.".strip())
-
-
-def _sum(rows: list[Row], key: str) -> float:
-    return sum(float(value) for row in rows if isinstance(value := row.get(key), int | float))
+    rows = [[name, *(size(one[key]) for key in _MEMORY[:-1])] for name, one in list(costs.items())[:MOST_SITES]]
+    peak = max(one["process_peak_bytes"] for one in costs.values())
+    note = f"The whole process, with {plural(len(costs), 'site')} in it, took {size(peak)} at most. " if peak else ""
+    head = ["Site", "Model", "Optimizer", "Strategy", "Largest exchange"]
+    note += "The largest exchange is what the journal holds until all are answered: what was asked, and the answer."
+    return Table("Memory of each site", head, rows, note)
 
 
 def bytes_sentence(study: StudyFiles) -> str:

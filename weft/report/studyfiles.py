@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weft.errors import RunDirectoryError
+from weft.errors import RunDirectoryError, UsageError
 from weft.report.reading import RunFiles, read_run, sites_of
 from weft.runs import Row, read_rows
 
@@ -51,7 +51,18 @@ def read_study(files: RunFiles) -> StudyFiles:
 
     Args:
         files: of the study, as `read_run` gives them.
+
+    Raises:
+        UsageError: it is no study.
     """
+    if not files.is_study:
+        folds = [path for path in files.directory.folds() if (path / "sites").is_dir()]
+        raise UsageError(
+            f"{files.directory.path} is no study: it has no sites",
+            f"name one of its folds: {folds[0]}"
+            if folds
+            else "name the directory that `weft federate simulate` printed",
+        )
     study = StudyFiles(files)
     for folder in sites_of(files.directory):
         study.sites[folder.name] = read_run(folder, whole=False)
