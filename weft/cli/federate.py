@@ -16,6 +16,7 @@ from weft.cli.shared import (
     print_scores,
     with_settings,
 )
+from weft.cli.siteprofile import profile
 
 federate = typer.Typer(
     name="federate", help="Train one model over several sites that keep their data to themselves.", no_args_is_help=True
@@ -25,6 +26,7 @@ federate = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     federate.command("simulate")(simulate)
+    federate.command("profile")(profile)
     federate.command("evaluate")(evaluate)
     app.add_typer(federate)
 

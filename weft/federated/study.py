@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.actions.beginning import begun, begun_already
-from weft.actions.ending import write_failure, write_outcome
+from weft.actions.ending import monitored, report_on, write_failure, write_outcome
 from weft.actions.opening import (
     Source,
     folds_of,
@@ -36,7 +36,6 @@ from weft.federated.profile import Profile
 from weft.federated.site import Site
 from weft.federated.traffic import summary, trained
 from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, messages_kept
-from weft.report import write_report
 from weft.runs import (
     History,
     RunDirectory,
@@ -239,6 +238,7 @@ class _Study:
             "steps": results[first.name].steps,
             "seconds": round(seconds, 3),
             "best_epoch": results[first.name].best_epoch,
+            "monitor": monitored(first.built, results[first.name]),
             "model_sha256": digests.pop() if len(digests) == 1 else None,
             "sites": per_site,
             "resume": None,
@@ -248,6 +248,7 @@ class _Study:
         directory.write_result(result)
         for site in self.sites:
             site.built.observers.notify("on_end", results[site.name])
+        report_on(directory)
         return TrainedRun(directory.path, result)
 
     def _write_site(self, site: Site, result: RunResult) -> dict[str, Any]:
@@ -260,7 +261,7 @@ class _Study:
             write_outcome(site.directory, site.experiment, run, replace(result, scores=scores))
         finally:
             run.final = pooled
-        write_report(site.directory.path)
+        report_on(site.directory)
         return {
             "scores": scores,
             "items": {name: len(split) for name, split in site.data.splits.items()},
