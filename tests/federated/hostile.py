@@ -295,6 +295,7 @@ def corpus() -> dict[str, bytes]:
     text, payload = parted(encode(examples()["sum-fp16"]))
     found["numbers-exponent"] = sealed(text, payload[:-3] + b"\x7f" + payload[-2:])
     found["numbers-truth"] = sealed(text, payload[:-1] + b"\x02")
+    found["reserved"] = sealed(text, payload, nothing=1)
     found["format-2"] = sealed(text, payload, version=2)
     found["zip"] = b"PK\x03\x04" + bytes(96)
     found["pickle"] = BOMB + bytes(96)

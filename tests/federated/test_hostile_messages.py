@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from weft.federated.messages import Message, decode, encode
 
 MUTATIONS = 10_000
 _MEBI = 1 << 20
-_watched: list[str] | None = None
+_WATCHED = ("exec", "compile", "import", "open", "os.system", "subprocess.Popen", "socket.connect")
+_watcher: tuple[int, list[str]] | None = None
 
 
 def _audited(event: str, arguments: tuple[object, ...]) -> None:
-    if _watched is not None and event in ("exec", "compile", "import", "open", "os.system", "subprocess.Popen", "socket.connect"):  # fmt: skip  # noqa: E501
-        _watched.append(f"{event} {arguments[:1]}")
+    if _watcher is not None and event in _WATCHED and threading.get_ident() == _watcher[0]:
+        _watcher[1].append(f"{event} {arguments[:1]}")
 
 
 sys.addaudithook(_audited)  # it cannot be taken away again, so it does nothing outside of `nothing_happens`
@@ -33,12 +35,13 @@ sys.addaudithook(_audited)  # it cannot be taken away again, so it does nothing 
 @contextmanager
 def nothing_happens() -> Iterator[None]:
     """Nothing is executed, imported or opened inside."""
-    global _watched
-    _watched = seen = []
+    global _watcher
+    seen: list[str] = []
+    _watcher = threading.get_ident(), seen
     try:
         yield
     finally:
-        _watched = None
+        _watcher = None
     assert seen == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,17 @@ from tests.federated.hostile import STUDY, examples, parted, sealed, written
 from weft.engine.collectives import Encoding, Gather, Robust, Sum, combine
 from weft.errors import MessageRefused, ProtocolError
 from weft.federated import Payload, TopK, dSGD, encoded_bytes
-from weft.federated.messages import Limits, Message, answer_to, ask_of, collective_of, decode, encode, expected_of
+from weft.federated.messages import (
+    Limits,
+    Message,
+    answer_in,
+    answer_to,
+    ask_of,
+    collective_of,
+    decode,
+    encode,
+    expected_of,
+)
 from weft.federated.rounding import rounded
 from weft.federated.wire import DTYPES
 
@@ -87,6 +98,7 @@ def test_an_answer_is_rounded_as_its_receiver_would_and_what_was_gathered_is_not
     wanted = [rounded(tensor, encoding.numbers) for tensor in tensors]
     assert_same(told, wanted, exact=encoding.numbers == "whole")
     assert_same([rounded(tensor, encoding.numbers) for tensor in told], wanted, exact=encoding.numbers == "whole")
+    tensors = [tensor.reshape(1) if tensor.dim() == 0 else tensor for tensor in tensors]
     ask = ask_of(Gather("factors main", tensors, encoding=encoding), **WHERE)
     assert_same(decode(encode(answer_to(ask, tensors))).tensors, tensors)
 
@@ -197,6 +209,18 @@ def test_only_what_is_gathered_may_have_another_first_size() -> None:
         decode(encode(ask_of(Sum("a", two), **WHERE)), expected=expected_of(Sum("a", one)))
 
 
+def test_only_the_answer_to_what_was_asked_is_taken() -> None:
+    asked = ask_of(Sum("gradients main", [torch.ones(3)]), **WHERE)
+    answer = answer_to(asked, [torch.full((3,), 2.0)])
+    assert answer_in(encode(answer), asked)[0].tolist() == [2.0, 2.0, 2.0]
+    others = {"number": 6, "step": 40, "epoch": 2, "tag": "gradients other", "operation": "krum", "tolerated": 1}
+    for name, value in [*others.items(), ("kind", "ask"), ("study", STUDY[::-1]), ("sender", "south")]:
+        with pytest.raises(MessageRefused, match=f"{name} '?{value}"):
+            answer_in(encode(replace(answer, **{name: value})), asked)
+    with pytest.raises(MessageRefused, match="shapes"):
+        answer_in(encode(replace(answer, tensors=[torch.ones(4)])), asked)
+
+
 def test_what_is_larger_than_the_limits_is_refused() -> None:
     data = encode(examples()["sum-whole"])
     for limits in (Limits(header=100), Limits(memory=200), Limits(tensors=3)):
@@ -231,6 +255,7 @@ def test_another_format_says_what_to_do() -> None:
         Message("welcome", STUDY, "hub", operation="sum"),
         Message("ask", STUDY, "north", operation="sum", tag="a\nb"),
         Message("ask", STUDY, "north", operation="product", tag="a"),
+        Message("ask", STUDY, "north", operation="gather", tag="a", tensors=[torch.tensor(1.0)]),
         Message("ask", STUDY, "north", operation="sum", tag="a", tensors=[torch.ones(1, dtype=torch.complex64)]),
     ],
 )

@@ -54,6 +54,8 @@ def written(fields: dict[str, Any], encoding: Encoding, forms: Sequence[Form], l
     }
     try:
         _check_content(fields["content"])
+        if fields["operation"] == "gather" and any(not form.shape for form in forms):
+            raise Wrong("a single number cannot be gathered; give it a dimension")
         data = json.dumps(header, separators=(",", ":"), allow_nan=False).encode("ascii")
     except (ValueError, TypeError, RecursionError) as error:
         raise Wrong(f"its content is not plain: {error}") from error
@@ -84,6 +86,8 @@ def read(data: bytes, most: int, memory: int) -> tuple[dict[str, Any], Encoding,
         raise Wrong(f"it has no list of shapes, or more than {most}")
     _check(header, encoding, len(shapes))
     _check_content(header["content"])
+    if header["operation"] == "gather" and [] in shapes:
+        raise Wrong("a single number cannot be gathered")
     dtypes = _dtypes(own["dtypes"], len(shapes))
     kept = set(_whole_numbers(own["kept"], "kept", len(shapes) - 1))
     nonzero = own["nonzero"]

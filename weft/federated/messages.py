@@ -25,6 +25,7 @@ FORMAT = 1
 _HEAD = struct.Struct("<4sHHI")  # mark, version of the format, nothing yet, length of the header
 _MARK = b"WEFT"
 _DIGEST = 32
+_IDENTITY = ("kind", "study", "sender", "epoch", "step", "number", "operation", "tag", "tolerated")
 
 Kind = Literal["hello", "welcome", "ask", "answer", "refused", "snapshot", "leave"]
 Expected = Sequence[tuple[tuple[int, ...], torch.dtype]]
@@ -148,9 +149,27 @@ def expected_of(collective: Collective) -> Expected:
     return [((-1,) * free + tuple(tensor.shape[free:]), tensor.dtype) for tensor in collective.tensors]
 
 
+def answer_in(data: bytes, asked: Message, limits: Limits = Limits()) -> list[Tensor]:
+    """The answer that `data` holds to what a site asked.
+
+    Raises:
+        MessageRefused: it holds something else, or the answer to another question.
+    """
+    told = decode(data, limits, expected_of(collective_of(asked)))
+    wanted = answer_to(asked, [])
+    other = [name for name in _IDENTITY if getattr(told, name) != getattr(wanted, name)]
+    if other:
+        name = other[0]
+        raise MessageRefused(
+            f"{asked.sender} waits for the answer to exchange {asked.number}, '{asked.tag}'; what came has "
+            f"{name} {getattr(told, name)!r} instead of {getattr(wanted, name)!r}",
+            "it is not taken",
+        )
+    return told.tensors
+
+
 def _fields(message: Message) -> dict[str, Any]:
-    names = ("kind", "study", "sender", "epoch", "step", "number", "operation", "tag", "tolerated", "content")
-    return {name: getattr(message, name) for name in names}
+    return {name: getattr(message, name) for name in (*_IDENTITY, "content")}
 
 
 def _decoded(data: memoryview, limits: Limits, expected: Expected | None) -> Message:
