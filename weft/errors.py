@@ -110,12 +110,6 @@ class MessageRefused(ProtocolError):
     """A message of another participant is damaged, hostile, or not what was expected; nothing of it was used."""
 
 
-class CohortError(WeftError):
-    """Fewer sites than a study wants take part; it can be resumed when they are back."""
-
-    exit_code = EXIT_RESUMABLE
-
-
 class WorkerError(WeftError):
     """A loader worker died or ran out of memory, shared memory or file handles."""
 
@@ -132,3 +126,7 @@ class Stopped(WeftError):
     """The run was asked to stop, saved its state and can be resumed."""
 
     exit_code = EXIT_RESUMABLE
+
+
+class CohortError(Stopped):
+    """Fewer sites than a study wants take part; it can be resumed when they are back."""

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
 from tests.engine.studies import share
@@ -85,14 +86,37 @@ class Kill(Observer):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def simulate_and_die(written: dict[str, Any], out: Path, site: str, saves: int, fold: int | None = None) -> None:
+class NotFiniteOnce(torch.nn.Module):
+    """Cross entropy that is not a number for training batches of so many items.
+
+    Args:
+        items: of the batch.
+    """
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.items = items
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(outputs, targets)
+        return loss * float("nan") if len(targets) == self.items and outputs.requires_grad else loss
+
+
+def simulate_and_die(
+    written: dict[str, Any],
+    out: Path,
+    site: str,
+    saves: int,
+    fold: int | None = None,
+    scenario: dict[str, Any] | None = None,
+) -> None:
     """Run a study in a forked process that is killed, and see that it was."""
     child = os.fork()
     if child == 0:
         try:
             kill = {"site": site, "saves": saves, "fold": fold}
             written["run"]["observers"] = [{"tests.federated.lab.Kill": kill}]
-            simulate(written, out=out)
+            simulate(written, out=out, scenario=scenario)
         finally:
             os._exit(3)  # it was not killed
     _, status = os.waitpid(child, 0)

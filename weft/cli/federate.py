@@ -49,6 +49,10 @@ def simulate(
     compare: Annotated[
         bool, typer.Option("--compare", help="Also train with all data in one place, and each site alone.")
     ] = False,
+    scenario: Annotated[
+        Path | None,
+        typer.Option("--scenario", help="YAML file of what goes wrong, where and when.", show_default=False),
+    ] = None,
     overrides: Set = None,
     json: Json = False,
 ) -> None:
@@ -62,7 +66,7 @@ def simulate(
     with everything_else_on_stderr(), stoppable():
         from weft.federated.study import simulate as action
 
-        done = action(source, with_settings(overrides), out=out, resume=resume, compare=compare)
+        done = action(source, with_settings(overrides), out=out, resume=resume, compare=compare, scenario=scenario)
     if json:
         print_json({"run": str(done.path), **done.result})
         return

@@ -9,7 +9,7 @@ from weft.config.component import Component, Place
 from weft.config.dataset import ArrayPair, DatasetConfig, SplitConfig, TableConfig, TransformsConfig
 from weft.config.experiment import Experiment
 from weft.config.export import dump_yaml, json_schema, to_dict
-from weft.config.federation import FederationConfig, SiteConfig
+from weft.config.federation import CohortConfig, FederationConfig, SiteConfig
 from weft.config.fingerprint import components_digest, fingerprint
 from weft.config.listing import ArgumentInfo, ComponentInfo, components_of
 from weft.config.load import load_experiment
@@ -25,6 +25,7 @@ __all__ = [
     "ArgumentInfo",
     "ArrayPair",
     "CheckpointEvery",
+    "CohortConfig",
     "Component",
     "ComponentInfo",
     "DatasetConfig",

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from weft.config.component import Component
 from weft.config.dataset import Arrays, ClassOrClasses, TableConfig
-from weft.config.fields import Count, FilePath, Section
+from weft.config.fields import Count, FilePath, Positive, Section
 
 # Sites are folders of the study's directory.
 SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -27,6 +27,22 @@ class SiteConfig(Section):
     """A torch `Dataset` class, or one for each split."""
 
 
+class CohortConfig(Section):
+    """Who must take part, and what of a site is left out."""
+
+    minimum_sites: Annotated[int, Field(ge=2)] = 2
+    """With fewer sites the study stops, and can be resumed when they are back; what the hub sums over one site is that
+    site's."""
+    deadline: Positive | None = None
+    """Seconds that the others wait for a site's answer; then they go on without it, and it comes back with the next
+    step. Without it they wait for ever."""
+    largest_update: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = 1e4
+    """An update so many times as large as is usual among the sites counts nothing; null takes any that is finite."""
+    compare_weights: Count | None = 100
+    """After so many steps the sites compare digests of their weights where these must be equal (at the end of a round);
+    null never does."""
+
+
 class FederationConfig(Section):
     """A study: several sites train one model and keep their data to themselves."""
 
@@ -34,6 +50,8 @@ class FederationConfig(Section):
     """The sites by name (letters, digits, `-` and `_`), at least two."""
     strategy: Component = Component("dSGD")
     """What the sites exchange, and when; see `weft components strategy`."""
+    cohort: CohortConfig = CohortConfig()
+    """Who must take part."""
     steps_per_round: Count | None = None
     """Number of optimizer steps of a round, for strategies that have rounds; without it, an epoch."""
     uneven: Literal["weight_zero", "wrap", "stop"] = "weight_zero"

@@ -121,7 +121,7 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
     failures[run.participant] = int(failed)
     flags = torch.tensor([int(more), *_wishes(run)])
     answer, failures = yield Sum("control", [flags, failures])
-    if int(failures.sum()):
+    if int(failures.sum()) > run.failures_tolerated:
         names = [str(number) for number, flag in enumerate(failures.tolist()) if flag]
         raise NotFiniteError(
             f"the loss of participant {', '.join(names)} was not finite in step {run.state.position.step}",

@@ -140,6 +140,7 @@ class Run:
         splits: the splits that can be scored, by name ("train" without augmentation, "validation", "test").
         participants, participant: how many take part, and which one this is (from 0).
         shares_directory: the participants are processes of one run; the first one writes for all.
+        failures_tolerated: so many participants may have a loss that is not finite; they weigh nothing in that step.
         on_saved: called after each save; drivers that keep journals clear them.
     """
 
@@ -158,6 +159,7 @@ class Run:
     participants: int = 1
     participant: int = 0
     shares_directory: bool = False
+    failures_tolerated: int = 0
     resumed: bool = False
     shards: Path | None = None  # where all processes write their parts of a sharded model; None: nowhere
     on_saved: Callable[[], None] = lambda: None

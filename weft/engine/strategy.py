@@ -94,8 +94,19 @@ class Strategy:
         return
         yield
 
+    def own_tensors(self, model: nn.Module) -> frozenset[str]:
+        """Names of the parameters and buffers that never leave a participant and may differ between them."""
+        return frozenset(name for name, _ in model.named_buffers()) if self.buffers == "private" else frozenset()
+
+    def returned(self) -> None:
+        """Called when a participant that was away begins again, with the others' memory under "shared" and its own
+        elsewhere: forget what belongs to the round that it left.
+        """
+
     def state_dict(self) -> dict[str, Any]:
-        """Memory of the strategy: tensors, numbers, strings, lists and dicts only."""
+        """Memory of the strategy: tensors, numbers, strings, lists and dicts only. What is the same at all participants
+        stands under "shared"; everything else is each one's own and never leaves it.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -37,7 +37,8 @@ def compare_with_one_place(study: Experiment, sites: Sequence[Site]) -> dict[str
     with outer_randomness_kept():
         pooled = _pooled(study, sites)
         alone, by_site = _alone(sites)
-    study_scores = {name: split.scores for name, split in sites[0].built.final.items()}
+    live = next(site for site in sites if site.run is not None)
+    study_scores = {name: split.scores for name, split in live.built.final.items()}
     return {"study": study_scores, "pooled": pooled, "alone": alone, "alone_by_site": by_site}
 
 

@@ -98,6 +98,10 @@ class FedAvg(Strategy):
         self.start = self.start | weights
         self.items, self.trained = {}, {}
 
+    def returned(self) -> None:
+        """What was trained in the round that was left is lost."""
+        self.items, self.trained = {}, {}
+
     def state_dict(self) -> dict[str, Any]:
         """ "shared" is the same at all sites, "private" is this site's own."""
         private = {"items": dict(self.items), "trained": dict(self.trained)}

@@ -31,6 +31,10 @@ class FedBN(FedAvg):
             for name, _ in layer.named_parameters(recurse=False)
         )
 
+    def own_tensors(self, model: nn.Module) -> frozenset[str]:
+        """Weights and statistics of the normalisation layers."""
+        return super().own_tensors(model) | self.private
+
     def shared(self, network: str) -> list[str]:
         """The parameters of all other layers."""
         return [name for name in super().shared(network) if name not in self.private]

@@ -107,9 +107,11 @@ def own_part(gradients: Gradients) -> tuple[list[Tensor], Tensor]:
 def usable(gradients: Gradients, told: Tensor) -> float:
     """The sum of the weights that sites told; 0 when there is nothing to average.
 
-    As with plain averages, one site that is not finite makes the gradients of all so; without items they are zero.
+    Where losses are scaled, one site that is not finite makes the gradients of all so, and all skip the step and lower
+    the scale; elsewhere it weighs nothing. Without items gradients are zero.
     """
     total, broken = told.tolist()
+    broken = broken if gradients.scaler is not None or total <= 0 else 0
     if broken or total <= 0:
         for tensor in gradients.tensors():
             tensor.fill_(float("nan") if broken else 0.0)

@@ -92,6 +92,11 @@ class SCAFFOLD(FedAvg):
         super().begin_round(parameters, weights)
         self.sums, self.steps = {}, {}
 
+    def returned(self) -> None:
+        """The gradients of the round that was left are lost; the own variate, a part of the mean, is kept."""
+        super().returned()
+        self.sums, self.steps = {}, {}
+
     def state_dict(self) -> dict[str, Any]:
         """The mean variate is the same at all sites, the own one and this round's gradients are not."""
         state = super().state_dict()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from weft.actions.beginning import describe_run, try_out
@@ -28,7 +29,9 @@ from weft.engine.state import Position
 from weft.errors import CheckpointError, ConfigError, DataError, Problem, WeftError
 from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, told_by_all
 from weft.federated.dsgd import dSGD
+from weft.federated.snapshots import State, has_rounds, take_shared, with_digests
 from weft.federated.traffic import Counts, counted
+from weft.federated.wrapping import innermost
 from weft.runs import RunDirectory
 
 logger = logging.getLogger("weft")
@@ -47,6 +50,7 @@ class Site:
         threads: of an operation, for the record.
         interruption: the flag that signals set.
         observers: who watches.
+        names: of all sites that begin the study; by default those of its section.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Site:
         name: str,
         directory: RunDirectory,
         *,
+        names: Sequence[str] = (),
         resumed: bool,
         threads: int,
         interruption: Interruption,
@@ -63,13 +68,13 @@ class Site:
         assert study.federation is not None
         self.study, self.name, self.directory, self.resumed = study, name, directory, resumed
         self.threads, self.interruption, self.observers = threads, interruption, observers
-        self.names = sorted(study.federation.sites)
+        self.names = sorted(names or study.federation.sites)
         self.number = self.names.index(name)
         self.experiment = site_experiment(study, name)
-        # Where checkpoints are written beside the training, sites may be two of them apart when they are killed.
-        self._folder = CheckpointFolder(directory.checkpoints, keep=max(self.experiment.run.keep_last, 3))
+        self._folder = self._checkpoints()
         self.run: Run | None = None
         self._data: Data | None = None
+        self._agreed: dict[str, Any] = {}
         self.described = resumed
 
     @property
@@ -98,6 +103,9 @@ class Site:
         """Everything that it does; drivers drive it with those of the other sites."""
         counts: Counts = {}
         run: Run = yield from counted(self._begin(), counts, "opening")
+        if self.resumed:
+            counts = dict(self._agreed["counts"])
+        self._agreed["counts"] = dict(counts)
         if not (self.resumed and (yield from self._go_on(run))):  # what brings sites back is no part of the study
             yield from counted(same_weights(run), counts, "opening")
             run.state.beside.update(counts)
@@ -105,8 +113,43 @@ class Site:
             with self._told_by_name(), outer_randomness_kept():
                 try_out(run, self.experiment, self.data)
                 describe_run(self.directory, self.experiment, self.data, self.threads)
+                self.directory.write_json(self.directory.agreed_file, self._agreed)
             self.described = True
-        result: RunResult = yield from counted(training(run), run.state.beside)
+        return (yield from self._train(run))
+
+    def rejoin(self, shared: State) -> Steps:
+        """What it does when it comes back: it takes what all share, and goes on with the others.
+
+        Args:
+            shared: of a live site, at the beginning of a step.
+        """
+        self._folder = self._checkpoints()
+        self._read_agreed()
+        run = self.run = self._build()
+        take_shared(run, shared, self._folder.load_last())
+        self._resumes(run)
+        return (yield from self._train(run, skip_first=True))
+
+    def boundaries(self) -> list[tuple[int, int, int]]:
+        """Where it has saved its state, newest first."""
+        return self._folder.boundaries()
+
+    def leave(self) -> None:
+        """Its process has died: nothing is left of it but what lies in its directory."""
+        if self.run is not None:
+            self.run.close()
+        self.run = None
+
+    def change_weights(self) -> None:
+        """Spoil its weights, as a broken memory would."""
+        with torch.no_grad():
+            next(self.built.state.model.parameters()).add_(1e-3)
+
+    def _train(self, run: Run, *, skip_first: bool = False) -> Steps:
+        assert self.study.federation is not None
+        every = self.study.federation.cohort.compare_weights
+        steps = with_digests(training(run), run, every, skip_first=skip_first)
+        result: RunResult = yield from counted(steps, run.state.beside)
         return result
 
     def own_scores(self) -> dict[str, SplitScores]:
@@ -121,13 +164,23 @@ class Site:
 
     def _begin(self) -> Generator[Collective, Answer, Run]:
         """Agree with the others on what must be the same everywhere, and build the run."""
-        told = yield from self._agree()
-        assert self.study.federation is not None
-        epoch, wanted = epoch_of(self.study.federation.uneven, [said["batches"] for said in told])
-        splits = [name for said in told for name in said["splits"]]
+        if self.resumed:
+            self._read_agreed()
+        else:
+            told = yield from self._agree()
+            assert self.study.federation is not None
+            epoch, wanted = epoch_of(self.study.federation.uneven, [said["batches"] for said in told])
+            splits = sorted({name for said in told for name in said["splits"]})
+            steps = -(-epoch // self.experiment.training.accumulate)
+            self._agreed = {"splits": splits, "steps_per_epoch": steps, "batches": wanted}
         with self._told_by_name():
-            run = self.run = self._build(splits, -(-epoch // self.experiment.training.accumulate), wanted)
+            run = self.run = self._build()
         return run
+
+    def _read_agreed(self) -> None:
+        """What was agreed on when the study began."""
+        self._agreed = self.directory.read_json(self.directory.agreed_file)
+        self._data = self._open(self.directory.read_json(self.directory.statistics_file))
 
     def _agree(self) -> Generator[Collective, Answer, list[dict[str, Any]]]:
         """Open the data, with the classes and scales of all sites; of each site what it has."""
@@ -176,16 +229,21 @@ class Site:
         data.splits = {name: split for name, split in data.splits.items() if len(split)}
         return data
 
-    def _build(self, splits: list[str], steps_per_epoch: int, batches: int | None) -> Run:
+    def _checkpoints(self) -> CheckpointFolder:
+        # Where checkpoints are written beside the training, sites may be two of them apart when they are killed.
+        return CheckpointFolder(self.directory.checkpoints, keep=max(self.experiment.run.keep_last, 3))
+
+    def _build(self) -> Run:
         experiment, history, folder = self.experiment, self.directory.history(), self._folder
         run = build_run(
             experiment, self.data, path=self.directory.path,
             checkpoints=BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder,
             history=history, observers=[*self.observers, *self._own_observers()], interruption=self.interruption,
             strategy=build_strategy(self.study), participants=len(self.names), participant=self.number,
-            gather=False, steps_per_epoch=steps_per_epoch, batches=batches, splits=splits,
+            gather=False, **{key: value for key, value in self._agreed.items() if key != "counts"},
         )  # fmt: skip
         assert self.study.federation is not None
+        run.failures_tolerated = max(0, len(self.names) - self.study.federation.cohort.minimum_sites)
         if self.study.federation.exact:
             require_exact(run)
         elif self.number == 0 and isinstance(run.state.strategy, dSGD) and (layers := normalises_over_batches(run)):
@@ -207,15 +265,19 @@ class Site:
         if common:
             epoch, batch, step = max(common)
             run.state.load_state_dict(folder.load_at((epoch, batch, step)))
-            run.resumed = True
         elif all(everybodys):
             raise CheckpointError(
                 "the sites have no saved state in common", "run the study again in a new directory, with --out"
             )
+        self._resumes(run, resumed=bool(common))
+        return bool(common)
+
+    def _resumes(self, run: Run, *, resumed: bool = True) -> None:
+        """What is written of later steps is given up."""
         assert run.history is not None
+        run.resumed = resumed
         run.history.restore(run.state.history)
         self.directory.steps().truncate_after(run.state.position.step)
-        return bool(common)
 
     @contextmanager
     def _told_by_name(self) -> Iterator[None]:
@@ -261,11 +323,8 @@ def build_strategy(study: Experiment) -> Strategy:
         raise ConfigError(Problem(message, hint, ("federation", "strategy")))
     rounds, where = federation.steps_per_round, ("federation", "steps_per_round")
     if rounds is not None:
-        inner = strategy
-        while isinstance(getattr(inner, "strategy", None), Strategy):
-            inner = inner.strategy  # type: ignore[attr-defined]
-        if type(inner).end_of_round is Strategy.end_of_round:
-            message = f"{type(inner).__name__} has no rounds: its sites exchange something in every step"
+        if not has_rounds(strategy):
+            message = f"{type(innermost(strategy)).__name__} has no rounds: its sites exchange something in every step"
             raise ConfigError(Problem(message, "remove steps_per_round, or use FedAvg or its kin", where))
         if strategy.steps_per_round not in (None, rounds):
             message = f"steps_per_round is {rounds} here and {strategy.steps_per_round} at the strategy"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,24 +24,25 @@ from weft.actions.scores import write_scores, write_states
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
-from weft.config import Experiment, refuse_while_loading
-from weft.engine import Epoch, Observer, Participant, RunResult, Start, Step, Together, Validation, pick_device
+from weft.config import Experiment, fingerprint, refuse_while_loading
+from weft.engine import Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
-from weft.errors import NotFiniteError, UsageError
+from weft.errors import MessageRefused, NotFiniteError, UsageError
 from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
+from weft.federated.hub import Hub
+from weft.federated.ledger import Ledger, read_ledger
 from weft.federated.profile import Profile
+from weft.federated.scenario import Scenario, load_scenario, write_scenario
+from weft.federated.simulation import Sites, hello_of
 from weft.federated.site import Site
 from weft.federated.traffic import summary, trained
+from weft.federated.watching import PooledHistory, ShownAsStudy
 from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, messages_kept
-from weft.runs import (
-    History,
-    RunDirectory,
-    append_experiment_row,
-)
+from weft.runs import RunDirectory, append_experiment_row
 
 logger = logging.getLogger("weft")
 
@@ -52,6 +54,7 @@ def simulate(
     out: Path | str | None = None,
     resume: bool = False,
     compare: bool = False,
+    scenario: Path | str | Mapping[str, Any] | None = None,
 ) -> TrainedRun:
     """Run a study with all its sites in this process.
 
@@ -63,6 +66,8 @@ def simulate(
         resume: when there is a study in the directory already, go on with it. One that is finished is returned as it
             is.
         compare: also train with all data in one place, and each site alone, on the same splits.
+        scenario: what goes wrong: a YAML file or its content (see `weft.federated.scenario`). It is kept with the
+            study, which goes on with it.
 
     Returns:
         the study: its scores are pooled over the sites.
@@ -71,9 +76,12 @@ def simulate(
         ConfigError, DataError: the experiment or the data of a site are wrong; nothing was trained.
         UsageError: it is no study, or the directory holds another one.
         Stopped: a signal came; the study can be resumed.
+        CohortError: too few sites are left; the study can be resumed.
         NotFiniteError: training diverged at a site.
     """
     refuse_while_loading()
+    if scenario is not None and resume:
+        raise UsageError("a study goes on with the scenario that it began with", "leave out the scenario")
     if resume and out is None:
         if not isinstance(source, str | Path) or not Path(source).is_dir():
             raise UsageError("which study shall be gone on with?", "name its directory: --resume STUDY, or --out STUDY")
@@ -89,20 +97,25 @@ def simulate(
         if resume and out is not None and begun_already(out):
             require_same_experiment(out, experiment)
             return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], compare)
+        planned = None
+        if scenario is not None:
+            planned = load_scenario(scenario, experiment.federation.sites)
         if folds_of(experiment) is not None:
-            return simulate_folds(experiment, out, _of_fold((), compare))
-        return _begin(experiment, out, compare)
+            return simulate_folds(experiment, out, _of_fold((), compare, planned))
+        return _begin(experiment, out, compare, planned)
 
 
-def _begin(experiment: Experiment, out: Path | str | None, compare: bool) -> TrainedRun:
+def _begin(experiment: Experiment, out: Path | str | None, compare: bool, scenario: Scenario | None) -> TrainedRun:
     with begun(experiment, out) as directory:
+        if scenario is not None:
+            write_scenario(scenario, directory.scenario_file)
         return _Study(directory, experiment, threads_of_study(experiment), resumed=False).run(compare=compare)
 
 
-def _of_fold(overrides: Sequence[str], compare: bool) -> Simulate:
+def _of_fold(overrides: Sequence[str], compare: bool, scenario: Scenario | None) -> Simulate:
     """Runs the study of a fold, or goes on with it."""
     return lambda folder, fold: (
-        _go_on(folder, overrides, compare) if begun_already(folder) else _begin(fold, folder, compare)
+        _go_on(folder, overrides, compare) if begun_already(folder) else _begin(fold, folder, compare, scenario)
     )
 
 
@@ -111,7 +124,7 @@ def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
     if wrong:
         raise UsageError(f"--set {wrong[0]} would make a resumed study another one", "only run.… can be changed")
     if is_study_of_folds(path):
-        return go_on_with_folds(path, overrides, _of_fold(overrides, compare))
+        return _go_on_with_folds(path, overrides, compare)
     opened = open_run(path, overrides, writing=True)
     with opened.directory as directory:
         if opened.experiment.federation is None:
@@ -127,6 +140,12 @@ def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
         return _Study(directory, opened.experiment, threads, resumed=True).run(compare=compare)
 
 
+def _go_on_with_folds(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
+    written = RunDirectory(RunDirectory(path).fold(1)).scenario_file
+    scenario = load_scenario(written) if written.exists() else None
+    return go_on_with_folds(path, overrides, _of_fold(overrides, compare, scenario))
+
+
 class _Study:
     """A study that is being run.
 
@@ -140,10 +159,18 @@ class _Study:
     def __init__(self, directory: RunDirectory, experiment: Experiment, threads: int, *, resumed: bool) -> None:
         assert experiment.federation is not None
         self.directory, self.experiment, self.threads, self.resumed = directory, experiment, threads, resumed
-        self.names = sorted(experiment.federation.sites)
         self.sites: list[Site] = []
-        self.profile = Profile(directory, self.names)
         self.described = resumed
+        self.scenario: Scenario | None = None
+        if directory.scenario_file.exists():
+            self.scenario = load_scenario(directory.scenario_file, experiment.federation.sites)
+        self.ledger = Ledger(directory.ledger_file)
+        self.hub = Hub(
+            fingerprint(experiment), sorted(experiment.federation.sites), experiment.federation.cohort, self.ledger,
+            screened=experiment.training.precision != "fp16",
+        )  # fmt: skip
+        self.names: list[str] = []  # of the sites that may begin
+        self.profile = Profile(directory, self.hub.names)
 
     def run(self, *, compare: bool) -> TrainedRun:
         """Drive all sites to their end and write down how it ended, whatever happens."""
@@ -175,40 +202,64 @@ class _Study:
                 if site.run is not None:
                     site.run.close()
 
+    def _join(self) -> None:
+        """Let the hub take in every site that it does not refuse."""
+        for name in self.hub.names:
+            try:
+                self.hub.join(hello_of(name, self.hub.study, self.scenario))
+            except MessageRefused as error:
+                self.ledger.note("refused", name, reason=str(error))
+        self.names = list(self.hub.members)
+        self.hub.require_enough(epoch=0, step=0)
+
     def _open_sites(self, stack: ExitStack, interruption: Interruption) -> None:
+        self._join()
         for name in self.names:
             path = self.directory.sites / name
             opened = RunDirectory.open(path, writing=True) if self.resumed else RunDirectory.create(path)
             own = stack.enter_context(opened)
             first = name == self.names[0]
             site = Site(
-                self.experiment, name, own, resumed=self.resumed, threads=self.threads, interruption=interruption,
+                self.experiment, name, own, names=self.names, resumed=self.resumed, threads=self.threads,
+                interruption=interruption,
                 observers=[self.profile.sites[name], StepsCSV(), LogFile(), *(self._watching() if first else [])],
             )  # fmt: skip
             self.sites.append(site)
+        if self.resumed and self.scenario is not None:
+            self._leave_out(self.scenario)
+
+    def _leave_out(self, scenario: Scenario) -> None:
+        """Sites that were away when the others saved are away still."""
+        saved = {site.name: {tuple(one) for one in site.boundaries()} for site in self.sites}
+        for epoch, batch, step in sorted(set().union(*saved.values()), reverse=True):
+            away = scenario.away(step)
+            if all((epoch, batch, step) in saved[name] for name in saved if name not in away):
+                for name in sorted(away & saved.keys()):
+                    self.hub.leave(name, epoch=epoch, step=step, reason="it is away still")
+                return
 
     def _watching(self) -> list[Observer]:
         """Who watches the study through its first site: what all agree on is the same at each."""
         bar = ProgressBar(beside=self.profile.table)
         shown: list[Observer] = [bar, ConsoleSummary()] if self.experiment.run.progress else []
-        named = [_ShownAsStudy(self.experiment.name, one) for one in shown]
-        return [_PooledHistory(self.directory.history()), *named]
+        named = [ShownAsStudy(self.experiment.name, one) for one in shown]
+        return [PooledHistory(self.directory.history()), *named]
 
     def _drive(self) -> dict[str, RunResult]:
-        participants = [
-            Participant(
-                site.name, self.profile.sites[site.name].timed(site.steps), site.position, site.first_randomness()
-            )
-            for site in self.sites
-        ]
+        assert self.experiment.federation is not None
+        clocks = self.profile.sites
+        driver = Sites(
+            self.sites, self.hub, self.experiment.federation.cohort, self.scenario,
+            lambda name, start: clocks[name].timed(start),
+        )  # fmt: skip
 
         def after_turn() -> None:
-            for participant in participants:
+            for participant in driver.participants:
                 participant.journal.clear()  # nobody is brought back by itself: a study goes on from its checkpoints
             if not self.described and all(site.described for site in self.sites):
                 self._describe()
 
-        return Together(participants).run(after_turn)
+        return driver.run(after_turn)
 
     def _describe(self) -> None:
         """Write what is known before training; from here on the study can be resumed."""
@@ -218,9 +269,11 @@ class _Study:
     def _write(self, results: dict[str, RunResult], comparison: dict[str, Any] | None, seconds: float) -> TrainedRun:
         """Each site's run, then the study: pooled scores, the common model and, last of all, result.json."""
         directory = self.directory
-        first = self.sites[0]
+        there = [site for site in self.sites if site.name in results]
+        first = there[0]
+        directory.history().restore(first.built.state.history)
         pooled = first.built.final
-        per_site = {site.name: self._write_site(site, results[site.name]) for site in self.sites}
+        per_site = {site.name: self._write_site(site, results[site.name]) for site in there}
         for name, split in pooled.items():
             write_scores(directory.scores, name, replace(split, rows=[]), results[first.name].model_sha256)
             if self.experiment.fold is not None:
@@ -241,12 +294,14 @@ class _Study:
             "monitor": monitored(first.built, results[first.name]),
             "model_sha256": digests.pop() if len(digests) == 1 else None,
             "sites": per_site,
+            "away": [name for name in self.hub.names if name not in results],
+            "events": dict(Counter(event["event"] for event in read_ledger(directory.ledger_file))),
             "resume": None,
             **({} if comparison is None else {"comparison": comparison}),
         }
         append_experiment_row(directory.path, {"name": self.experiment.name}, result)
         directory.write_result(result)
-        for site in self.sites:
+        for site in there:
             site.built.observers.notify("on_end", results[site.name])
         report_on(directory)
         return TrainedRun(directory.path, result)
@@ -269,51 +324,3 @@ class _Study:
             "bytes": summary(run.state.beside),
             "model_sha256": result.model_sha256,
         }
-
-
-class _ShownAsStudy(Observer):
-    """Shows what happens at the first site as what happens in the study.
-
-    Args:
-        name: of the study.
-        shown: who shows it.
-    """
-
-    def __init__(self, name: str, shown: Observer) -> None:
-        self._name = name
-        self._shown = shown
-
-    def on_start(self, start: Start) -> None:
-        self._shown.on_start(replace(start, name=self._name))
-
-    def on_step(self, step: Step) -> None:
-        self._shown.on_step(step)
-
-    def on_validation(self, progress: Validation) -> None:
-        self._shown.on_validation(progress)
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self._shown.on_epoch(epoch)
-
-    def on_end(self, result: RunResult) -> None:
-        self._shown.on_end(result)
-
-    def on_error(self, error: BaseException) -> None:
-        self._shown.on_error(error)
-
-
-class _PooledHistory(Observer):
-    """Writes the rows that all sites agree on to the study's history."""
-
-    def __init__(self, history: History) -> None:
-        self._history = history
-        self._run: Any = None
-
-    def on_build(self, run: Any) -> None:
-        self._run = run
-
-    def on_start(self, start: Start) -> None:
-        self._history.restore(self._run.state.history)
-
-    def on_epoch(self, epoch: Epoch) -> None:
-        self._history.append(epoch.row)

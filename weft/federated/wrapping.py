@@ -74,6 +74,14 @@ class Wrapper(Strategy):
                 collective = None
         self.end()
 
+    def own_tensors(self, model: nn.Module) -> frozenset[str]:
+        """Those of the strategy within."""
+        return self.strategy.own_tensors(model)
+
+    def returned(self) -> None:
+        """Pass on."""
+        self.strategy.returned()
+
     def state_dict(self) -> dict[str, Any]:
         """That of the strategy within."""
         return self.strategy.state_dict()
@@ -81,6 +89,13 @@ class Wrapper(Strategy):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self.strategy.load_state_dict(state)
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """The strategy within all wrappers."""
+    while isinstance(strategy, Wrapper):
+        strategy = strategy.strategy
+    return strategy
 
 
 def is_exact(tensor: Tensor) -> bool:

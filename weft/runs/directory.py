@@ -54,6 +54,8 @@ class RunDirectory:
         self.profile_file = path / "profile.json"
         self.sites = path / "sites"
         self.sites_profile_file = path / "profile.csv"
+        self.agreed_file = path / "agreed.json"
+        self.scenario_file = path / "scenario.yaml"
         self.ledger_file = path / "ledger.jsonl"
         self.own_history_file = path / "own.csv"
         self._lock = RunLock(path / _LOCK_NAME)

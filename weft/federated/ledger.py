@@ -1,0 +1,76 @@
+"""The ledger of a study: who joined, left, came back, was late or refused, one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+logger = logging.getLogger("weft")
+
+Event = Literal[
+    "joined",
+    "refused",
+    "ignored",
+    "resent",
+    "slow",
+    "late",
+    "left",
+    "returned",
+    "failed",
+    "differs",
+    "digests",
+    "stopped",
+]
+_QUIET = ("joined", "digests", "ignored", "resent", "slow")
+
+
+class Ledger:
+    """Appends events; each is on the disk before the study goes on.
+
+    Args:
+        path: the file, which is made with the first event; None keeps them in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.events: list[dict[str, Any]] = []
+        self._since = time.monotonic()
+
+    def note(self, event: Event, site: str, *, epoch: int = 0, step: int = 0, reason: str = "") -> None:
+        """Write what happened.
+
+        Args:
+            event: "joined" and "returned" sites take part from here on, "left" ones no longer; what was "refused" was
+                not counted, "ignored" and "resent" messages cost nothing; a "slow" site was waited for, a "late" one
+                not; "failed": its own loss was not finite; "differs": its weights are not those of the others.
+            site: whose; empty for all.
+            epoch, step: where the study was, from 0.
+            reason: in words.
+        """
+        row = {
+            "event": event, "site": site, "epoch": epoch, "step": step,
+            "seconds": round(time.monotonic() - self._since, 3), "reason": reason,
+        }  # fmt: skip
+        self.events.append(row)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        text = f"epoch {epoch + 1}, step {step}: site {site} {event}" + (f": {reason}" if reason else "")
+        logger.log(logging.DEBUG if event in _QUIET else logging.WARNING, "%s", text)
+
+
+def read_ledger(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a study, in order; a line that was cut off by a crash is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            yield row
