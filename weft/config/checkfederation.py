@@ -45,6 +45,11 @@ def check_federation(experiment: Experiment) -> Iterable[Problem]:
         message = f"{source!r} gives data that belong to no site"
         hint = "move it to federation.sites.NAME; dataset says what all sites share"
         yield Problem(message, hint, ("dataset", source))
+    if federation.minimum_cells > 1:
+        for index, metric in enumerate(experiment.training.metrics or ()):
+            if metric.name == "calibration_error":
+                message = "calibration_error is made of bins, also of few items, which minimum_cells keeps at the sites"
+                yield Problem(message, "leave it out; brier says as much", ("training", "metrics", index))
     parts = (("model",), experiment.model.component), (("training", "task"), experiment.training.task)
     for path, component in parts:
         if component.is_finished:

@@ -58,5 +58,8 @@ class FederationConfig(Section):
     """What a site does in an epoch when it has no batches left and others have: `weight_zero`, it takes part and counts
     nothing; `wrap`, it begins its items again, in a new order; `stop`, the epoch ends for all. Sites without training
     data count nothing in any case."""
+    minimum_cells: Annotated[int, Field(ge=0)] = 0
+    """Number of items of a class that a bin of predictions has at least, where AUROC and average precision are pooled
+    from bins; smaller ones are put together before they leave a site, and the bounds of the scores grow."""
     exact: bool = False
     """Whether anything is refused that would make training differ from training on all data in one place."""

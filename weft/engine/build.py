@@ -44,6 +44,7 @@ def build_run(
     participant: int = 0,
     shares_directory: bool = False,
     gather: bool = True,
+    minimum_cells: int = 0,
     steps_per_epoch: int | None = None,
     batches: int | None = None,
     splits: Sequence[str] = (),
@@ -62,6 +63,7 @@ def build_run(
         participants, participant: how many take part, and which one this is.
         shares_directory: they are processes of one run: each takes its share of every batch, and the first one writes.
         gather: whether predictions may leave a participant where a score does not follow from sums.
+        minimum_cells: number of items that a bin of predictions has at least where it leaves a participant.
         steps_per_epoch: of the participant that has most, for schedules; by default this one's.
         batches: of an epoch of this participant: fewer than its items make end the epoch early, with more it begins
             its items again; by default each item is visited once.
@@ -90,7 +92,9 @@ def build_run(
         name: build_schedule(training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer))
         for name, optimizer in optimizers.items()
     }
-    scored = score_splits(experiment, data, task, namespace, share, gather=gather, further=splits)
+    scored = score_splits(
+        experiment, data, task, namespace, share, gather=gather, minimum_cells=minimum_cells, further=splits
+    )
     state = TrainingState(
         model=network.model, prepared=network.prepared, networks=networks, optimizers=optimizers, schedules=schedules,
         best=_best(experiment, scored), scaler=plan.precision.scaler, strategy=network.strategy, mesh=network.mesh,

@@ -56,6 +56,7 @@ def score_splits(
     share: tuple[int, int],
     *,
     gather: bool = True,
+    minimum_cells: int = 0,
     further: Sequence[str] = (),
 ) -> dict[str, ScoredSplit]:
     """Loaders and score books of the splits that can be scored, in the order train, validation, test.
@@ -63,6 +64,7 @@ def score_splits(
     Args:
         experiment, data, task, namespace, share: as in `build_run`.
         gather: whether predictions may leave a participant.
+        minimum_cells: number of items of a bin of predictions, where bins leave it.
         further: splits that others have; they are empty here where the data lack them.
     """
     names = [name for name in ("train", "validation", "test") if name in data.splits or name in further]
@@ -72,9 +74,10 @@ def score_splits(
             loader = _loader(experiment, data, name, namespace, share, training=False)
         else:
             loader = make_loader(SplitData(name, [], []), batch_size=1, seed=experiment.seed, shuffle=False)
-        splits[name] = ScoredSplit(
-            loader, build_book(experiment, task, namespace, gather=gather), list(loader.split.cases)
-        )
+        book = build_book(experiment, task, namespace, gather=gather)
+        if minimum_cells > 1:
+            book.keep_cells(minimum_cells)
+        splits[name] = ScoredSplit(loader, book, list(loader.split.cases))
     return splits
 
 

@@ -111,10 +111,12 @@ class _TestedSite(Site):
         there = {name for said in told for name in said["splits"]}
         if self._wanted is not None and (unknown := [name for name in self._wanted if name not in there]):
             raise UsageError(f"no site has a split '{unknown[0]}'", f"there are {', '.join(sorted(there))}")
+        assert self.study.federation is not None
         with self._told_by_name():
             run = self.run = build_run(
                 self.experiment, self.data, path=self.directory.path, interruption=self.interruption,
                 participants=len(self.names), participant=self.number, gather=False, splits=sorted(there),
+                minimum_cells=self.study.federation.minimum_cells,
             )  # fmt: skip
         if self._wanted is not None:
             run.splits = {name: split for name, split in run.splits.items() if name in self._wanted}

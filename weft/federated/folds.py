@@ -76,7 +76,8 @@ def _pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores
     with outer_randomness_kept():
         data = open_experiment_data(site, fold.read_json(fold.statistics_file))
         data.splits = {name: split for name, split in data.splits.items() if len(split)}
-        run = build_run(site, data, gather=False, splits=["validation"])
+        cells = experiment.federation.minimum_cells
+        run = build_run(site, data, gather=False, minimum_cells=cells, splits=["validation"])
         run.close()
     book = run.splits["validation"].book
     pool(book, paths)

@@ -234,15 +234,16 @@ class Site:
         return CheckpointFolder(self.directory.checkpoints, keep=max(self.experiment.run.keep_last, 3))
 
     def _build(self) -> Run:
+        assert self.study.federation is not None
         experiment, history, folder = self.experiment, self.directory.history(), self._folder
         run = build_run(
             experiment, self.data, path=self.directory.path,
             checkpoints=BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder,
             history=history, observers=[*self.observers, *self._own_observers()], interruption=self.interruption,
             strategy=build_strategy(self.study), participants=len(self.names), participant=self.number,
-            gather=False, **{key: value for key, value in self._agreed.items() if key != "counts"},
+            gather=False, minimum_cells=self.study.federation.minimum_cells,
+            **{key: value for key, value in self._agreed.items() if key != "counts"},
         )  # fmt: skip
-        assert self.study.federation is not None
         run.failures_tolerated = max(0, len(self.names) - self.study.federation.cohort.minimum_sites)
         if self.study.federation.exact:
             require_exact(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -55,6 +56,15 @@ class ScoreBook:
         were asked for; `details` has them. For final scores: all participants call it before the evaluation begins.
         """
         self._accumulators += curve_accumulators(self.setting, self._accumulators)
+        self.reset()
+
+    def keep_cells(self, minimum: int) -> None:
+        """From now on no bin of predictions with fewer items than `minimum` shows in `states`; what is collected so
+        far is forgotten. Rank scores get wider bounds, and nothing is told of calibration.
+        """
+        self.setting = replace(self.setting, minimum_cells=minimum)
+        for accumulator in self._accumulators:
+            accumulator.setting = self.setting
         self.reset()
 
     def update(

@@ -37,7 +37,7 @@ def curve_accumulators(setting: Setting, present: Sequence[Accumulator]) -> list
     added: list[Accumulator] = []
     if setting.classes <= MOST_CURVES and not any(isinstance(part, RankingScores) for part in present):
         added.append(BinnedRanking(setting, ()))
-    if not any(isinstance(part, ProbabilityScores) for part in present):
+    if setting.minimum_cells <= 1 and not any(isinstance(part, ProbabilityScores) for part in present):
         added.append(ProbabilityScores(setting, ()))
     return added
 

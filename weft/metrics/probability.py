@@ -49,6 +49,12 @@ class ProbabilityScores(Accumulator):
         self._samples += batch.size
 
     def states(self) -> list[Tensor]:
+        counts, confidence, sums, samples = self.snapshot()
+        if self.setting.minimum_cells > 1:  # sums over a bin of one item are that item's
+            counts, confidence = torch.zeros_like(counts), torch.zeros_like(confidence)
+        return [counts, confidence, sums, samples]
+
+    def snapshot(self) -> list[Tensor]:
         counts = host(self._counts).view(2, self.bins)
         return [counts, host(self._confidence), host(self._sums), torch.tensor(self._samples)]
 
@@ -60,14 +66,17 @@ class ProbabilityScores(Accumulator):
     def values(self, states: Sequence[Array]) -> dict[str, float]:
         counts, confidence, sums, samples = states
         error = float(calibration_error(confidence, counts[1], counts.sum()))
+        hidden = self.setting.minimum_cells > 1
         table = {
-            "calibration_error": float("nan") if numpy.isnan(sums).any() else error,
+            "calibration_error": float("nan") if hidden or numpy.isnan(sums).any() else error,
             "brier": float(ratio(sums[0], samples)),
             "log_loss": float(ratio(sums[1], samples)),
         }
         return {request.key: table[request.name] for request in self.requests}
 
     def details(self, states: Sequence[Array]) -> dict[str, Any]:
+        if self.setting.minimum_cells > 1:
+            return {}
         total = states[0].sum(0)
         return {
             "calibration": {

@@ -3,7 +3,8 @@
 Where predictions may be gathered, the scores are exact (ties by midranks). Where only sums may leave a participant,
 positives and negatives are counted in 1024 bins of the log-odds over [-16, 16]; what the bins hide is bounded, and the
 bound is published beside the value (`auroc_bound`, `average_precision_bound` in the details). Bins of probability would
-be useless for saturated models; bins of log-odds are not.
+be useless for saturated models; bins of log-odds are not. Bins of few items nearly tell their scores: with a minimum,
+neighbours are put together before they leave a participant (cells.py), and the bound grows accordingly.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from weft.errors import ProtocolError
+from weft.metrics.cells import Spread, cells_of
 from weft.metrics.formulas import Array, mean_of_defined
 from weft.metrics.ranks import Ranked, ranked_scores
 from weft.metrics.values import Accumulator, BatchView, Setting, added, class_log_odds, host
@@ -34,7 +36,7 @@ class RankingScores(Accumulator):
         names = list(self.setting.class_names)
         return names[1:] if self.setting.kind == "binary" else names
 
-    def ranked(self, states: Sequence[Array]) -> list[Ranked | None]:
+    def ranked(self, states: Sequence[Array]) -> Sequence[Ranked | Spread | None]:
         """Ranked counts of each group; None where a score is not a number."""
         raise NotImplementedError
 
@@ -42,12 +44,12 @@ class RankingScores(Accumulator):
         table = self._table(self.ranked(states))
         return {request.key: table[request.name][0] for request in self.requests}
 
-    def _table(self, ranked: Sequence[Ranked | None]) -> dict[str, tuple[float, float, list[float]]]:
+    def _table(self, ranked: Sequence[Ranked | Spread | None]) -> dict[str, tuple[float, float, list[float]]]:
         table = {}
-        for name, score in (("auroc", Ranked.auroc), ("average_precision", Ranked.average_precision)):
-            pairs = [score(part) if part else (float("nan"), float("nan")) for part in ranked]
+        for name in ("auroc", "average_precision"):
+            pairs = [getattr(part, name)() if part else (float("nan"), float("nan")) for part in ranked]
             values, bounds = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-            broken = any(part is None for part in ranked)
+            broken = any(part is None or (isinstance(part, Spread) and part.unknown) for part in ranked)
             mean = float("nan") if broken else mean_of_defined(numpy.array(values))
             table[name] = mean, mean_of_defined(numpy.array(bounds)), values
         return table
@@ -140,12 +142,30 @@ class BinnedRanking(RankingScores):
         self._counts = added(self._counts, torch.bincount(index.reshape(-1), minlength=self._counts.shape[0]))
 
     def states(self) -> list[Tensor]:
+        counts = host(self._counts).view(-1, 2, BINS + 1)
+        minimum = self.setting.minimum_cells
+        if minimum <= 1:
+            return [counts]
+        # of each group: negatives and positives at the first bins of their cells, then at the last ones
+        cells = torch.zeros(len(counts), 4, BINS + 1, dtype=torch.int64)
+        left_out = torch.zeros(len(counts), 2, dtype=torch.int64)
+        for group, both in enumerate(counts.numpy()):
+            for label, histogram in enumerate(both):
+                first, last, few = cells_of(histogram[:BINS], minimum)
+                cells[group, label, :BINS], cells[group, 2 + label, :BINS] = map(torch.from_numpy, (first, last))
+                cells[group, label, BINS] = minimum * bool(histogram[BINS])  # there are such, and not how many
+                left_out[group, label] = few
+        return [cells, left_out]
+
+    def snapshot(self) -> list[Tensor]:
         return [host(self._counts).view(-1, 2, BINS + 1)]
 
     def restore(self, snapshot: Sequence[Tensor]) -> None:
         self._counts = snapshot[0].reshape(-1).clone()
 
-    def ranked(self, states: Sequence[Array]) -> list[Ranked | None]:
+    def ranked(self, states: Sequence[Array]) -> Sequence[Ranked | Spread | None]:
+        if self.setting.minimum_cells > 1:
+            return [self._spread(*group) for group in zip(*states, strict=True)]
         result: list[Ranked | None] = []
         for negatives, positives in states[0]:
             filled = (negatives[BINS - 1 :: -1] + positives[BINS - 1 :: -1]) > 0
@@ -155,6 +175,17 @@ class BinnedRanking(RankingScores):
                 down = (positives[BINS - 1 :: -1][filled], negatives[BINS - 1 :: -1][filled])
                 result.append(Ranked(*(part.astype(numpy.float64) for part in down)))
         return result
+
+    def _spread(self, cells: Array, left_out: Array) -> Spread | None:
+        if cells[:2, BINS].any():
+            return None
+        down = cells[:, BINS - 1 :: -1]
+        low_negatives, low_positives, high_negatives, high_positives = down[:, down.any(0)].astype(numpy.float64)
+        most = self.setting.minimum_cells - 1  # that each participant left out, where it left out any
+        return Spread(
+            Ranked(high_positives, high_negatives), Ranked(low_positives, low_negatives),
+            (most * float(left_out[1]), most * float(left_out[0])),
+        )  # fmt: skip
 
 
 def split_groups(setting: Setting, logits: Tensor, labels: Tensor) -> list[tuple[Array, Array]]:

@@ -35,20 +35,23 @@ class Ranked:
         """Sum of precision times gain in recall, and how far breaking the ties could move it."""
         if not self.positives.sum():
             return float("nan"), float("nan")
-        from scipy.special import digamma  # SciPy costs more to import than the rest of this package
-
         p, q = self.positives, self.negatives
-        end_p, end_q = p.cumsum(), q.cumsum()
-        start_p, start_q = end_p - p, end_q - q
-        found = p > 0
+        end_p, start_q = p.cumsum(), q.cumsum() - q
         value = float(average_precision(p, q)) * p.sum()
         best = (p * end_p / numpy.maximum(end_p + start_q, 1)).sum()
-        # negatives of a tie first, then its positives one by one: the sum over i of (start_p + i) / (start_p + i +
-        # end_q)
-        harmonic = digamma(end_p + end_q + 1) - digamma(start_p + end_q + 1)
-        worst = (p - end_q * harmonic)[found].sum()
         total = p.sum()
-        return float(value / total), float(max(best - value, value - worst, 0.0) / total)
+        return float(value / total), float(max(best - value, value - self.worst_precision(), 0.0) / total)
+
+    def worst_precision(self) -> float:
+        """Sum over positives of their precision where the negatives of a tie come first, then its positives one by
+        one.
+        """
+        from scipy.special import digamma  # SciPy costs more to import than the rest of this package
+
+        p, end_p, end_q = self.positives, self.positives.cumsum(), self.negatives.cumsum()
+        # of a tie the sum over i of (start_p + i) / (start_p + i + end_q)
+        harmonic = digamma(end_p + end_q + 1) - digamma(end_p - p + end_q + 1)
+        return float((p - end_q * harmonic)[p > 0].sum())
 
     def curves(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """ROC and precision-recall curves with at most 200 points each."""

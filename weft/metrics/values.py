@@ -18,13 +18,15 @@ from weft.metrics.names import Kind
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all accumulators of a book know: the kind of task, its classes (for regression: outputs), and whether
-    predictions may be gathered."""
+    """What all accumulators of a book know: the kind of task, its classes (for regression: outputs), whether
+    predictions may be gathered, and how many items a bin of predictions has at least whose count leaves a
+    participant."""
 
     kind: Kind
     classes: int
     class_names: tuple[str, ...]
     gather: bool = True
+    minimum_cells: int = 0
 
 
 @dataclass(frozen=True, slots=True)
