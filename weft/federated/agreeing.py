@@ -6,8 +6,9 @@ and batches, shapes.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,15 @@ def told_by_all(tag: str, content: Any) -> Told:
     data = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
     parts, lengths = yield Gather(tag, [data, torch.tensor([len(data)])])
     return [json.loads(bytes(part.tolist())) for part in torch.split(parts, lengths.tolist())]
+
+
+def site_seed(seed: int, site: str, sites: Collection[str]) -> int:
+    """A site's own seed: no two draw the same random numbers. The first one by name has the study's, and so the weights
+    that training in one place begins with.
+    """
+    if site == min(sites):
+        return seed
+    return int.from_bytes(hashlib.sha256(f"weft site {seed} {site}".encode()).digest()[:8]) >> 1
 
 
 def joined_classes(sites: Sequence[str], told: Sequence[list[str] | None]) -> list[str] | None:
@@ -109,11 +119,11 @@ def epoch_of(uneven: str, batches: Sequence[int]) -> tuple[int, int | None]:
     return epoch, epoch
 
 
-def same_weights(run: Run) -> Generator[Collective, Answer, None]:
-    """All sites take the weights that the first one begins with: a sum with zeros elsewhere."""
-    first = run.participant == 0
+def same_weights(run: Run, giver: int = 0) -> Generator[Collective, Answer, None]:
+    """All sites take the weights that one of them, by default the first, begins with: a sum with zeros elsewhere."""
+    gives = run.participant == giver
     own = run.state.model.state_dict()
-    sums = yield Sum("weights", [value.detach() if first else torch.zeros_like(value) for value in own.values()])
+    sums = yield Sum("weights", [value.detach() if gives else torch.zeros_like(value) for value in own.values()])
     run.state.model.load_state_dict(dict(zip(own, sums, strict=True)))
     if run.state.average is not None:
         run.state.average.module.load_state_dict(run.state.model.state_dict())

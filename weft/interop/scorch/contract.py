@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from weft.config.patches import load_patch
-from weft.errors import ConfigError, DataError, Problem, WeftError
+from weft.errors import ConfigError, DataError, Problem
+from weft.interop import usercode
+from weft.interop.usercode import file_of
 
 PAGE = "docs/scorch.md"
 PROMISES = {
@@ -47,13 +48,6 @@ def read_file(path: Path, wanted: tuple[str, ...], flag: str) -> ModuleType:
     return module
 
 
-def file_of(value: object) -> str:
-    """The file that a class of a user comes from, for messages."""
-    kind = value if isinstance(value, type) else type(value)
-    module = sys.modules.get(kind.__module__)
-    return str(getattr(module, "__file__", None) or kind.__module__)
-
-
 def broken(owner: object, what: str, promise: str) -> DataError:
     """The error for something that a file of the user does otherwise than promised.
 
@@ -71,31 +65,5 @@ def called(owner: object, name: str, function: Any, *arguments: Any, **named: An
     Raises:
         DataError: with the error's own words.
     """
-    try:
-        return function(*arguments, **named)
-    except WeftError:
-        raise
-    except (MemoryError, RecursionError):
-        raise
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            raise
-        raise DataError(
-            f"{_place(error, owner)}: {name} failed: {type(error).__name__}: {error}", _hint(error)
-        ) from error
-
-
-def _place(error: BaseException, owner: object) -> str:
-    file = file_of(owner)
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return file if line is None else f"{file}:{line}"
-
-
-def _hint(error: BaseException) -> str:
-    if isinstance(error, TypeError) and "argument" in str(error):
-        return "compare the arguments with --model-args, --dataset-args and --dataset-path"
-    return "`--traceback` shows the way there"
+    hint = "compare the arguments with --model-args, --dataset-args and --dataset-path"
+    return usercode.called(owner, name, function, *arguments, hint_for_arguments=hint, **named)

@@ -11,8 +11,9 @@ from weft.data.order import seed_for
 from weft.data.randomness import seeded
 from weft.data.samples import NO_SAMPLES, Sample
 from weft.errors import DataError
-from weft.interop.scorch.contract import broken, called, file_of
+from weft.interop.scorch.contract import broken, called
 from weft.interop.scorch.literals import parse_arguments
+from weft.interop.usercode import file_of
 
 MODES = {"train": "train", "validation": "valid", "test": "test"}
 

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from weft.errors import ConfigError
 from weft.interop.scorch.checkpoints import restore_network
-from weft.interop.scorch.contract import broken, called, file_of
+from weft.interop.scorch.contract import broken, called
 from weft.interop.scorch.literals import parse_arguments
+from weft.interop.usercode import file_of
 
 
 class ScorchModel(nn.Module):

@@ -1,0 +1,124 @@
+"""A small real table, the breast cancer data, at several sites, and code that a user would write for it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.datasets import load_breast_cancer
+from torch import nn
+from torch.nn import functional
+
+from weft.engine import Together
+from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNTrainer
+from weft.interop.coinstac.arguments import cached_arguments
+from weft.interop.coinstac.running import SiteRun, UserCode
+
+SIZES = {"local0": 40, "local1": 70, "local2": 25}
+
+
+def write_site(folder: Path, start: int, size: int, classes: Sequence[int] = (0, 1)) -> None:
+    """A file for each patient, with standardised features, and a table of labels."""
+    features, labels = load_breast_cancer(return_X_y=True)
+    features = (features - features.mean(0)) / features.std(0)
+    rows = [row for row in range(len(labels)) if int(labels[row]) in classes][start : start + size]
+    (folder / "data").mkdir(parents=True)
+    with (folder / "labels.csv").open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        for row in rows:
+            name = f"patient{row}.txt"
+            (folder / "data" / name).write_text("\n".join(f"{value:.6f}" for value in features[row]))
+            writer.writerow([name, int(labels[row])])
+
+
+class Patients(COINNDataset):
+    """As the README has it: an index entry for each file, with the site's name."""
+
+    def __init__(self, **kw: Any) -> None:
+        super().__init__(**kw)
+        self.labels: dict[str, int] | None = None
+
+    def load_index(self, id: str, file: str) -> None:  # type: ignore[override]
+        if self.labels is None:
+            table = self.path(id, "labels_file")
+            with open(table, newline="") as handle:
+                self.labels = {name: int(label) for name, label in csv.reader(handle)}
+        self.indices.append([id, file])
+
+    def __getitem__(self, ix: int) -> Any:
+        id, file = self.indices[ix]
+        assert self.labels is not None
+        values = [float(line) for line in Path(self.path(id, "data_dir"), file).read_text().split()]
+        return {"inputs": torch.tensor(values), "labels": self.labels[file]}
+
+
+class Net(nn.Module):
+    """Two layers."""
+
+    def __init__(self, in_size: int, out_size: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(in_size, 16), nn.Linear(16, out_size)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        found: torch.Tensor = self.out(torch.relu(self.hidden(inputs)))
+        return found
+
+
+class Trainer(COINNTrainer):
+    """As the README has it."""
+
+    def _init_nn_model(self) -> None:
+        self.nn["model"] = Net(in_size=self.cache["input_size"], out_size=self.cache["num_class"])
+
+    def iteration(self, batch: Any) -> dict[str, Any]:
+        inputs, labels = batch["inputs"].to(self.device["gpu"]).float(), batch["labels"].to(self.device["gpu"]).long()
+        out = functional.log_softmax(self.nn["model"](inputs), 1)
+        loss = functional.nll_loss(out, labels)
+        _, predicted = torch.max(out, 1)
+        score = self.new_metrics()
+        score.add(predicted, labels)
+        val = self.new_averages()
+        val.add(loss.item(), len(inputs))
+        return {"out": out, "loss": loss, "averages": val, "metrics": score, "prediction": predicted}
+
+
+SPEC = {
+    "task_id": "tumours", "mode": "train", "data_dir": "data", "labels_file": "labels.csv", "input_size": 30,
+    "num_class": 2, "batch_size": 8, "epochs": 3, "learning_rate": 0.01, "split_ratio": [0.6, 0.2, 0.2],
+}  # fmt: skip
+
+
+def write_sites(folder: Path, sizes: Mapping[str, int] | None = None) -> None:
+    """The data of all sites, one after the other."""
+    start = 0
+    for name, size in (SIZES if sizes is None else sizes).items():
+        write_site(folder / name / "in", start, size)
+        start += size
+
+
+def site_run(
+    folder: Path, name: str, sites: Sequence[str] = tuple(SIZES), *, code: UserCode | None = None, fold: str = "0",
+    own: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None, **spec: Any,
+) -> SiteRun:  # fmt: skip
+    """A site's run of one fold, in `folder`."""
+    code = code if code is not None else UserCode(Trainer, Patients)
+    places = {place: folder / name / short for place, short in
+              (("baseDirectory", "in"), ("outputDirectory", "out"), ("transferDirectory", "transfer"))}  # fmt: skip
+    for place in places.values():
+        place.mkdir(parents=True, exist_ok=True)
+    state = {**{key: str(place) for key, place in places.items()}, "clientId": name}
+    cache = cached_arguments(own or {}, {**SPEC, **spec})
+    handle: COINNDataHandle = code.data_handle(cache=cache, input={}, state=state)
+    handle.prepare_data()
+    cache.update(split_ix=fold, split_file=cache["splits"][fold])
+    return SiteRun(code, cache=cache, input={}, state=state, site=name, sites=sites, **(options or {}))
+
+
+def train(runs: Sequence[SiteRun]) -> dict[str, Any]:
+    """Drive the runs together; each one's report."""
+    Together([run.participant() for run in runs]).run()
+    return {run.site: run.report() for run in runs}

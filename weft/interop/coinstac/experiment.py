@@ -1,0 +1,125 @@
+"""A site's arguments as an experiment of Weft's, and those that all sites must be told alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+
+from weft.config import Experiment
+from weft.errors import ConfigError, Problem
+from weft.interop.coinstac.handle import COINNDataHandle
+from weft.interop.coinstac.items import SPLITS, SiteItems
+from weft.interop.coinstac.networks import COINNModel
+from weft.interop.coinstac.scores import monitored
+from weft.interop.coinstac.task import COINNTask
+from weft.tasks import OwnOptimizer
+
+logger = logging.getLogger("weft")
+
+# What all sites must be told alike: they are replicas of one model, and decide alike.
+SHARED = (
+    "mode", "agg_engine", "precision_bits", "epochs", "validation_epochs", "local_iterations", "learning_rate",
+    "patience", "monitor_metric", "metric_direction", "score_delta", "log_header", "num_class", "seed",
+)  # fmt: skip
+
+
+def pick_device(cache: Mapping[str, Any], site: str) -> torch.device:
+    """The first of the site's `gpus`, where it has some; else the CPU."""
+    gpus = cache.get("gpus") or []
+    if not gpus:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        logger.warning("site %s: gpus is %s, but there is no CUDA device: it computes on the CPU", site, gpus)
+        return torch.device("cpu")
+    if gpus[0] >= torch.cuda.device_count():
+        raise ConfigError(
+            Problem(f"gpus is {gpus}, but site {site} has {torch.cuda.device_count()}", "", ("inputspec", "gpus"))
+        )
+    if len(gpus) > 1:
+        logger.warning("site %s: of gpus %s the first is used", site, gpus)
+    return torch.device(f"cuda:{gpus[0]}")
+
+
+def require_alike(sites: Sequence[str], told: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse arguments that differ where sites must decide alike.
+
+    Raises:
+        ConfigError: with names and values.
+    """
+    for name in SHARED:
+        for site, said in zip(sites, told, strict=True):
+            if said[name] != told[0][name]:
+                raise ConfigError(
+                    f"{name} is {told[0][name]!r} at site {sites[0]} and {said[name]!r} at {site}",
+                    f"write the same {name} into the inputspec of every site",
+                )
+
+
+def told(value: Any) -> Any:
+    """An argument as it can be compared: as JSON knows it, anything else as text."""
+    return value if value is None or isinstance(value, bool | int | float | str | list) else str(value)
+
+
+def as_experiment(
+    cache: Mapping[str, Any],
+    handle: COINNDataHandle,
+    splits: Mapping[str, Any],
+    *,
+    seed: int,
+    every_step: bool,
+    own_learner: bool = False,
+) -> Experiment:
+    """The experiment that a site's arguments describe; model and task are put in when they are made.
+
+    A learner of the user's own takes the batches of a step apart itself.
+    """
+    arguments = {name: handle.loader_arguments(name) for name in SPLITS}
+    train = arguments["train"]
+    batch, scored = train.get("batch_size") or cache["batch_size"], cache["batch_size"]
+    scored = next(
+        (given["batch_size"] for name in ("validation", "test") if (given := arguments[name]).get("batch_size")), scored
+    )
+    samplers: dict[str, Any] = {
+        name: given["sampler"] for name, given in arguments.items() if given.get("sampler") is not None
+    }
+    if train.get("shuffle") is False and "train" in splits:
+        samplers.setdefault("train", SequentialSampler(range(len(splits["train"]))))
+    accumulate = int(cache["local_iterations"])
+    batch, accumulate = (batch * accumulate, 1) if own_learner else (batch, accumulate)
+    device = pick_device(cache, handle.site)
+    return Experiment.model_validate(
+        {
+            "name": str(cache["task_id"]),
+            "seed": seed,
+            "dataset": {"class": {"train": SiteItems}, "samplers": samplers},
+            "model": COINNModel,
+            "training": {
+                "task": COINNTask,
+                "epochs": cache["epochs"],
+                "batch_size": batch,
+                "evaluation_batch_size": scored,
+                "drop_last": bool(train.get("drop_last", False)),
+                "accumulate": accumulate,
+                "optimizer": OwnOptimizer,
+                "evaluate_every": cache["validation_epochs"],
+                "monitor": {
+                    "metric": monitored(cache),
+                    "mode": "max" if cache["metric_direction"] == "maximize" else "min",
+                    "patience": cache["patience"],
+                    "min_delta": float(cache["score_delta"]),
+                },
+            },
+            "run": {
+                "device": str(device),
+                "num_workers": int(train.get("num_workers") or cache["num_workers"] or 0),
+                "checkpoint_every": {"epochs": 1, **({"steps": 1} if every_step else {})},
+                "progress": False,
+                "tensorboard": False,
+                "score_train": "never",
+            },
+        }
+    )

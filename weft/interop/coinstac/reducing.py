@@ -1,0 +1,61 @@
+"""The remote's side of a reducer that a user wrote."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from weft.engine.collectives import Answer, Collective
+from weft.errors import DataError
+from weft.interop.coinstac.parcels import decode, encode, packed, unpacked
+from weft.interop.coinstac.reducer import COINNReducer
+from weft.interop.coinstac.trainer import COINNTrainer
+from weft.interop.usercode import called, file_of
+
+
+class InProcess:
+    """What stands for a pool of processes: everything is done here."""
+
+    def map(self, function: Callable[..., Any], values: Iterable[Any]) -> list[Any]:
+        """`function` of each value."""
+        return [function(value) for value in values]
+
+    def starmap(self, function: Callable[..., Any], values: Iterable[Any]) -> list[Any]:
+        """`function` of each tuple of values."""
+        return [function(*value) for value in values]
+
+
+def reduced(
+    reducer: type[COINNReducer], trainer: COINNTrainer, names: Sequence[str], collectives: Sequence[Collective]
+) -> Answer:
+    """The answer to what all sites ask of a reducer.
+
+    Args:
+        reducer: the user's class.
+        trainer: the remote's; it is not changed, but for its cache.
+        names: the sites, in order.
+        collectives: what each asks.
+
+    Raises:
+        DataError: the reducer fails, or returns no dict.
+        MessageRefused: what a site sent is damaged.
+    """
+    parcels = {name: decode(asked.tensors)[0] for name, asked in zip(names, collectives, strict=True)}
+    parcels = {name: parcel for name, parcel in parcels.items() if parcel.said.get("items", 0) > 0}
+    with tempfile.TemporaryDirectory(prefix="weft-reduce-") as place:
+        received, sent = Path(place) / "received", Path(place) / "sent"
+        sent.mkdir()
+        facing = copy.copy(trainer)
+        facing.input = {name: unpacked(parcel, received / name) for name, parcel in parcels.items()}
+        facing.state = {**trainer.state, "baseDirectory": str(received), "transferDirectory": str(sent)}
+        made = called(reducer, reducer.__name__, reducer, trainer=facing, mp_pool=InProcess())
+        out = called(reducer, f"{reducer.__name__}.reduce", made.reduce)
+        if not isinstance(out, dict):
+            raise DataError(
+                f"{file_of(reducer)}: {reducer.__name__}.reduce returned a {type(out).__name__}",
+                "return a dict, with names of files that lie in transferDirectory",
+            )
+        return encode(packed(out, sent))

@@ -1,0 +1,266 @@
+"""What a batch means: the trainer's `iteration`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from weft.data import Batch
+from weft.engine.run import Run
+from weft.errors import DataError
+from weft.interop.coinstac.config.keys import Key
+from weft.interop.coinstac.items import SPLITS, SiteItems
+from weft.interop.coinstac.learner import COINNLearner
+from weft.interop.coinstac.metrics import COINNMetrics
+from weft.interop.coinstac.networks import joint_optimizer
+from weft.interop.coinstac.scores import COINNScores, Pooled
+from weft.interop.coinstac.trainer import COINNTrainer
+from weft.interop.usercode import called, file_of
+from weft.metrics import ScoreBook
+from weft.tasks import Evaluation, Task, Update
+
+
+class COINNTask(Task):
+    """Losses and scores of a trainer.
+
+    Args:
+        trainer: the site's.
+        learner: the user's own, None where Weft's steps are taken.
+
+    Attributes:
+        sent: what the learner wants reduced in this step.
+        training: averages and scores of the batches of the running epoch.
+        epoch: which epoch that is, from 0.
+        lines: log lines of training, by epoch.
+        items: of the splits, by name.
+        run: that it belongs to.
+    """
+
+    target_kind = "number"
+
+    def __init__(self, trainer: COINNTrainer, learner: COINNLearner | None = None) -> None:
+        super().__init__()
+        self.trainer, self.learner = trainer, learner
+        self.sent: dict[str, Any] = {}
+        self.training = Pooled(trainer.new_averages, "new_averages"), Pooled(trainer.new_metrics, "new_metrics")
+        self.epoch, self.number = 0, 0
+        self.lines: dict[int, list[float]] = {}
+        self.items: dict[str, SiteItems] = {}
+        self.run: Run | None = None
+        self._given = dict(trainer.cache)
+        self._waiting: tuple[int, list[dict[str, Any]]] | None = None  # iterations of a file that is not complete
+
+    @property
+    def site(self) -> str:
+        """The name of the site."""
+        return str(self.trainer.state.get("clientId", "local0"))
+
+    def optimizer(self, network: str) -> Optimizer:
+        """The trainer's, as one."""
+        learner = self.learner
+        return joint_optimizer(self.trainer, None if learner is None else lambda: called(learner, "step", learner.step))
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
+        """One update, of the loss that `iteration` returns; or what the user's learner does."""
+        self.begin_epoch()
+        self.number += 1
+        if self.learner is not None:
+            it = self._learned(batch)
+            loss = torch.as_tensor(it["loss"]).detach().reshape(()).clone().requires_grad_()
+        else:
+            it = self._iteration(batch)
+            loss = it["loss"]
+        for pooled, added in zip(self.training, self._scores(it, batch), strict=True):
+            pooled.add(added, keep=True)
+        called(self.trainer, "on_iteration_end", self.trainer.on_iteration_end, i=self.number, ep=self.epoch + 1, it=it)
+        return (Update(loss, float(batch.size)),)
+
+    def _learned(self, batch: Batch) -> dict[str, Any]:
+        learner = self.learner
+        assert learner is not None
+        parts = shares(batch.inputs, batch.size, int(self.trainer.cache.get("local_iterations", 1)))
+        self.trainer.data_handle.begin_step(parts)
+        found = called(learner, "to_reduce", learner.to_reduce)
+        if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, dict) for part in found)):
+            raise DataError(
+                f"{file_of(learner)}: {type(learner).__name__}.to_reduce returned a {type(found).__name__}",
+                "return two dicts: the iteration, and what is sent",
+            )
+        it: dict[str, Any] = found[0]
+        self.sent = found[1]
+        self._require_loss(it)
+        return it
+
+    def _iteration(self, batch: Batch) -> dict[str, Any]:
+        trainer = self.trainer
+        it: dict[str, Any] = called(trainer, "iteration", trainer.iteration, batch.inputs)
+        self._require_loss(it)
+        return it
+
+    def _require_loss(self, it: Any) -> None:
+        hint = "return {'loss': loss, 'averages': averages, 'metrics': metrics, …}; the loss is the mean over the batch"
+        where = f"{file_of(self.trainer)}: {type(self.trainer).__name__}.iteration returned"
+        if not isinstance(it, dict) or "loss" not in it:
+            keys = f"a dict with {', '.join(map(str, it)) or 'nothing'}" if isinstance(it, dict) else type(it).__name__
+            raise DataError(f"{where} no loss: {keys}", hint)
+        loss = it["loss"]
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise DataError(f"{where} a loss of {found}, not one number as a tensor", hint)
+        it["loss"] = loss.reshape(())
+        if not isinstance(it.get("metrics"), COINNMetrics):
+            raise DataError(f"{where} no metrics: {type(it.get('metrics')).__name__}", hint)
+
+    def _scores(self, it: dict[str, Any], batch: Batch) -> tuple[Any, Any]:
+        averages = it.get("averages")
+        if averages is None:
+            averages = self.trainer.new_averages()
+            averages.add(float(it["loss"].detach()), batch.size)
+        return averages, it["metrics"]
+
+    # --- scoring ------------------------------------------------------------------------------------------------------
+
+    def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
+        """Averages and scores of a batch; of test items, also what `save_predictions` says."""
+        split = SPLITS[int(batch.targets[0, 0])]
+        if split != "test":
+            it = self._iteration(batch)
+            found = [self._scores(it, batch)]
+            return Evaluation(batch.index, found, it["loss"].detach(), float(batch.size))
+        found, losses = [], []
+        for number, rows in files_of(batch.targets[:, 1]):
+            inputs = batch.inputs if len(rows) == batch.size else taken(batch.inputs, rows)
+            part = Batch(inputs, batch.targets[rows], batch.index[rows], len(rows))
+            it = self._iteration(part)
+            losses.append((it["loss"].detach(), len(rows)))
+            found += self._tested(number, it, part)
+        total = sum(size for _, size in losses)
+        loss = torch.stack([value * (size / total) for value, size in losses]).sum()
+        return Evaluation(batch.index, found, loss, float(batch.size))
+
+    def _tested(self, number: int, it: dict[str, Any], part: Batch) -> list[tuple[Any, Any]]:
+        it["averages"], it["metrics"] = self._scores(it, part)
+        if not self.trainer.cache.get("load_sparse"):
+            return [self._saved(number, it)]
+        done = self.flush() if self._waiting is not None and self._waiting[0] != number else []
+        if self._waiting is None:
+            self._waiting = number, []
+        self._waiting[1].append(it)
+        return done
+
+    def flush(self) -> list[tuple[Any, Any]]:
+        """The scores of the file that was waited for, once it is complete."""
+        if self._waiting is None:
+            return []
+        (number, its), self._waiting = self._waiting, None
+        return [self._saved(number, called(self.trainer, "reduce_iteration", self.trainer.reduce_iteration, its))]
+
+    def _saved(self, number: int, it: dict[str, Any]) -> tuple[Any, Any]:
+        dataset = self.items["test"].datasets[number]
+        said = called(self.trainer, "save_predictions", self.trainer.save_predictions, dataset, it)
+        said = said if isinstance(said, dict) else {}
+        return said.get("averages", it["averages"]), said.get("metrics", it["metrics"])
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Any, Tensor | None]:
+        """The loss stands for outputs, which are the user's affair."""
+        return self._iteration(batch)["loss"], None
+
+    def build_scores(self, metrics: Sequence[Any] | None, *, gather: bool = True) -> ScoreBook:
+        """The trainer's; the experiment cannot name others."""
+        book = COINNScores(self.trainer)
+        book.flush = lambda: book.take(self.flush())
+        return book
+
+    # --- what is kept -------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """Forget the scores of the epoch before, where another one has begun."""
+        assert self.run is not None
+        epoch = self.run.state.position.epoch
+        if epoch != self.epoch:
+            self.epoch, self.number = epoch, 0
+            for pooled in self.training:
+                pooled.reset()
+
+    def note_training(self, averages: Sequence[Tensor], metrics: Sequence[Tensor], told: Sequence[Any]) -> None:
+        """The log line of the epoch so far, from the sums and words of all sites."""
+        line: list[float] = []
+        for pooled, sums, name in zip(self.training, (averages, metrics), ("averages", "metrics"), strict=True):
+            if pooled.names is not None:
+                made = pooled.filled(sums)
+            else:
+                made = pooled.make()
+                every = [entry for said in told for entry in said[name]]
+                called(made, "reduce_sites", made.reduce_sites, every)
+            line += [float(score) for score in called(made, "get", made.get)]
+        self.lines[self.epoch] = line
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scores of the running epoch, log lines, and what the user's code wrote into the cache."""
+        return {
+            "epoch": self.epoch,
+            "number": self.number,
+            "sums": [pooled.states() for pooled in self.training],
+            "told": json.dumps([pooled.told for pooled in self.training]),
+            "lines": json.dumps(self.lines),
+            "cache": json.dumps(self._written()),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.epoch, self.number = state["epoch"], state["number"]
+        for pooled, sums, told in zip(self.training, state["sums"], json.loads(state["told"]), strict=True):
+            pooled.own, pooled.told = pooled.filled(sums), told
+        self.lines = {int(epoch): line for epoch, line in json.loads(state["lines"]).items()}
+        self.trainer.cache.update(json.loads(state["cache"]))
+
+    def _written(self) -> dict[str, Any]:
+        """Entries of the cache that are new or changed, as far as JSON knows them."""
+        found = {}
+        for key, value in self.trainer.cache.items():
+            if key in tuple(Key) or (key in self._given and self._given[key] is value):
+                continue
+            try:
+                json.dumps(value, allow_nan=True)
+            except (TypeError, ValueError):
+                continue
+            if not isinstance(key, str) or value == self._given.get(key):
+                continue
+            found[key] = value
+        return found
+
+
+def files_of(numbers: Tensor) -> list[tuple[int, list[int]]]:
+    """Runs of equal numbers, with their rows."""
+    found: list[tuple[int, list[int]]] = []
+    for row, number in enumerate(numbers.tolist()):
+        if not found or found[-1][0] != number:
+            found.append((number, []))
+        found[-1][1].append(row)
+    return found
+
+
+def taken(value: Any, rows: Sequence[int]) -> Any:
+    """Some items of a batch: of tensors and lists those rows, inside dicts and tuples too."""
+    if isinstance(value, Tensor):
+        return value[list(rows)]
+    if isinstance(value, dict):
+        return {key: taken(part, rows) for key, part in value.items()}
+    if isinstance(value, tuple) or (isinstance(value, list) and value and isinstance(value[0], Tensor)):
+        return type(value)(taken(part, rows) for part in value)
+    return [value[row] for row in rows] if isinstance(value, list) else value
+
+
+def shares(batch: Any, size: int, count: int) -> list[Any]:
+    """A batch in so many parts of about equal size; fewer where it has fewer items."""
+    count = max(min(count, size), 1)
+    if count == 1:
+        return [batch]
+    cuts = [size * place // count for place in range(count + 1)]
+    return [taken(batch, range(start, stop)) for start, stop in pairwise(cuts)]

@@ -1,0 +1,216 @@
+"""The trainer of a site, as users of coinstac-dinunet write it: networks, optimizers, and what a batch means."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from weft.errors import CheckpointError, ConfigError
+from weft.interop.coinstac.arguments import OWN, within
+from weft.interop.coinstac.dataset import base_directory
+from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
+from weft.runs.files import write_atomically
+
+_SOURCE = "coinstac"
+
+
+class COINNTrainer:
+    """Base class of trainers. Subclasses write `_init_nn_model` and `iteration`, and what else differs.
+
+    Args:
+        data_handle: the site's `COINNDataHandle`; arguments, folders and what the site was sent come from it.
+
+    Attributes:
+        nn, optimizer: networks and optimizers by name; all of them are trained together, saved and restored.
+        device: `device["gpu"]` is where batches belong: the first of `gpus`, or the CPU.
+        cache: the site's arguments. Numbers, texts and lists that `iteration` writes into it are kept.
+    """
+
+    def __init__(self, data_handle: Any = None, **kw: Any) -> None:
+        self.data_handle = data_handle
+        self.cache: dict[str, Any] = data_handle.cache
+        self.input: Mapping[str, Any] = data_handle.input
+        self.state: Mapping[str, Any] = data_handle.state
+        self.nn: dict[str, nn.Module] = {}
+        self.device: dict[str, torch.device] = {"gpu": torch.device("cpu")}
+        self.optimizer: dict[str, torch.optim.Optimizer] = {}
+
+    # --- what users write ---------------------------------------------------------------------------------------------
+
+    def _init_nn_model(self) -> None:
+        """Make the networks: `self.nn["model"] = …`."""
+        raise NotImplementedError(f"{type(self).__name__} has no _init_nn_model")
+
+    def _init_nn_weights(self, **kw: Any) -> None:
+        """The first weights: those of `pretrained_path`; else drawn, linear layers and 2D convolutions after He et al.,
+        2015, others as they come. Sites take the weights of one of them, so they begin alike in any case.
+        """
+        file = pretrained_file(self.cache, self.state)
+        if file is not None:
+            self.load_checkpoint(file)
+            return
+        for network in self.nn.values():
+            initialize_weights(network)
+
+    def _init_optimizer(self) -> None:
+        """Make the optimizers; by default Adam, for the first network."""
+        first = next(iter(self.nn.values()))
+        self.optimizer["adam"] = torch.optim.Adam(first.parameters(), lr=self.cache["learning_rate"])
+
+    def iteration(self, batch: Any) -> dict[str, Any]:
+        """One batch forward: a dict with `loss` (the mean over its items), `metrics` and `averages`, and what else
+        `save_predictions` needs. Called for training, validation and test alike.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no iteration")
+
+    def new_metrics(self) -> COINNMetrics:
+        """Empty scores: by `num_class` and `monitor_metric`."""
+        classes = self.cache.get("num_class") or 2
+        if classes > 2:
+            return ConfusionMatrix(num_classes=classes)
+        return AUCROCMetrics() if str(self.cache.get("monitor_metric")).lower() == "auc" else Prf1a()
+
+    def new_averages(self) -> COINNAverages:
+        """Empty averages."""
+        return COINNAverages(num_averages=1)
+
+    def save_predictions(self, dataset: Any, its: dict[str, Any]) -> dict[str, Any] | None:
+        """Called with what `iteration` returned for test items: for each batch, or with `load_sparse` for each file.
+
+        Returns:
+            `averages` and `metrics` to count instead of the iteration's; None to count those.
+        """
+        return None
+
+    def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> Any:
+        """Called after each batch of training: its number in the epoch, the epoch, what `iteration` returned."""
+        return {}
+
+    # --- what users call ----------------------------------------------------------------------------------------------
+
+    def init_nn(
+        self,
+        init_model: bool = False,
+        init_optim: bool = False,
+        set_devices: bool = False,
+        init_weights: bool = False,
+    ) -> None:
+        """Make networks, optimizers and weights; a run does so by itself."""
+        if init_model:
+            self._init_nn_model()
+        if init_optim:
+            self._init_optimizer()
+        if init_weights:
+            self._init_nn_weights(init_weights=init_weights)
+        if set_devices:
+            for network in self.nn.values():
+                network.to(self.device["gpu"])
+
+    def reduce_iteration(self, its: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What several iterations returned, as one: scores added up, tensors side by side, the loss a mean."""
+        found: dict[str, Any] = {}
+        for key in its[0] if its else ():
+            values = [it[key] for it in its]
+            first = values[0]
+            if isinstance(first, COINNMetrics):
+                total = self.new_averages() if isinstance(first, COINNAverages) else self.new_metrics()
+                for value in values:
+                    total.accumulate(value)
+                found[key] = total
+            elif key == "loss":
+                found[key] = torch.stack([torch.as_tensor(value).detach() for value in values]).mean()
+            elif isinstance(first, Tensor):
+                found[key] = torch.cat([value.detach() if value.ndim else value.detach()[None] for value in values])
+            else:
+                found[key] = values
+        return found
+
+    def save_checkpoint(self, file_path: str | Path, src: str = _SOURCE) -> None:
+        """Write all networks and optimizers into a file, which appears whole or not at all."""
+        buffer = io.BytesIO()
+        content = {
+            "source": src,
+            "models": {name: network.state_dict() for name, network in self.nn.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizer.items()},
+        }
+        torch.save(content, buffer)
+        write_atomically(Path(file_path), buffer.getvalue())
+
+    def load_checkpoint(self, file_path: str | Path) -> None:
+        """Read a file of `save_checkpoint`, or the weights of the first network alone. Nothing in it is executed.
+
+        Raises:
+            CheckpointError: it cannot be read, or does not fit.
+        """
+        try:
+            content = torch.load(file_path, map_location=self.device["gpu"], weights_only=True)
+            if isinstance(content, Mapping) and str(content.get("source", "")).lower() == _SOURCE:
+                weights, states = content["models"], content["optimizers"]
+            else:
+                weights, states = {next(iter(self.nn)): content}, {}
+            for name, network in self.nn.items():
+                if name in weights:
+                    network.load_state_dict(weights[name])
+            for name, optimizer in self.optimizer.items():
+                if name in states:
+                    optimizer.load_state_dict(states[name])
+        except Exception as error:  # torch.load raises many kinds
+            raise CheckpointError(
+                f"{file_path} cannot be loaded into {', '.join(self.nn)}: {str(error).splitlines()[0]}",
+                "give a file that save_checkpoint wrote, or the state_dict of the first network",
+            ) from error
+
+
+def pretrained_file(cache: Mapping[str, Any], state: Mapping[str, Any]) -> Path | None:
+    """The file that `pretrained_path` names: below the site's data, or, where the constructor says it, anywhere.
+
+    Raises:
+        ConfigError: there is none, or the inputspec's leaves the site's folder.
+    """
+    named = cache.get("pretrained_path")
+    if not named:
+        return None
+    if "pretrained_path" in cache.get(OWN, ()) and Path(named).is_file():
+        return Path(named)
+    file = within(base_directory(state), named, "pretrained_path")
+    if not file.is_file():
+        raise ConfigError(f"pretrained_path is {named!r}, but there is no file {file}", "check the inputspec")
+    return file
+
+
+def initialize_weights(*models: nn.Module) -> None:
+    """Draw weights of linear layers and 2D convolutions after He et al., 2015, arXiv:1502.01852; biases become 0."""
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
+# What the original calls in loops of its own, which are not run here.
+NOT_CALLED = (
+    "training_iteration_local", "train_local", "evaluation", "validation_distributed", "test_distributed",
+    "_save_if_better", "_stop_early", "_on_epoch_end", "_set_gpus",
+)  # fmt: skip
+
+
+def require_only_called(kind: type[COINNTrainer]) -> None:
+    """Refuse methods of a user's trainer that nothing here would call, rather than pass them over.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    own = [base for base in kind.__mro__ if base not in COINNTrainer.__mro__]
+    for base in own:
+        for name in NOT_CALLED:
+            if name in vars(base):
+                raise ConfigError(
+                    f"{base.__name__}.{name} would not be called: Weft runs the loop, for all sites alike",
+                    "write `iteration`, `on_iteration_end`, or `backward` of a COINNLearner; see docs/coinstac.md",
+                )

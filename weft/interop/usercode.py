@@ -1,0 +1,53 @@
+"""Calling what users of other systems wrote: where it fails, the error names file and line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from weft.errors import DataError, WeftError
+
+
+def file_of(value: object) -> str:
+    """The file that a class of a user comes from, for messages."""
+    kind = value if isinstance(value, type) else type(value)
+    module = sys.modules.get(kind.__module__)
+    return str(getattr(module, "__file__", None) or kind.__module__)
+
+
+def called(owner: object, name: str, function: Any, *arguments: Any, hint_for_arguments: str = "", **named: Any) -> Any:
+    """Call something that the user wrote.
+
+    Args:
+        owner: the class, or an object of it, that has it.
+        name: what it is called, for messages.
+        function: what is called.
+        arguments, named: what it is given.
+        hint_for_arguments: what to do where arguments do not fit.
+
+    Raises:
+        DataError: with the error's own words, and where it happened.
+    """
+    try:
+        return function(*arguments, **named)
+    except WeftError:
+        raise
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        hint = "`--traceback` shows the way there"
+        if hint_for_arguments and isinstance(error, TypeError) and "argument" in str(error):
+            hint = hint_for_arguments
+        raise DataError(f"{_place(error, owner)}: {name} failed: {type(error).__name__}: {error}", hint) from error
+
+
+def _place(error: BaseException, owner: object) -> str:
+    file = file_of(owner)
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return file if line is None else f"{file}:{line}"
