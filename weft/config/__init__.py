@@ -9,7 +9,7 @@ from weft.config.component import Component, Place
 from weft.config.dataset import ArrayPair, DatasetConfig, SplitConfig, TableConfig, TransformsConfig
 from weft.config.experiment import Experiment
 from weft.config.export import dump_yaml, json_schema, to_dict
-from weft.config.federation import CohortConfig, FederationConfig, SiteConfig
+from weft.config.federation import CohortConfig, FederationConfig, PretrainingConfig, SiteConfig
 from weft.config.fingerprint import components_digest, fingerprint
 from weft.config.listing import ArgumentInfo, ComponentInfo, components_of
 from weft.config.load import load_experiment
@@ -37,6 +37,7 @@ __all__ = [
     "MonitorConfig",
     "Namespace",
     "Place",
+    "PretrainingConfig",
     "RunConfig",
     "SiteConfig",
     "SplitConfig",

@@ -45,6 +45,9 @@ def check_federation(experiment: Experiment) -> Iterable[Problem]:
         message = f"{source!r} gives data that belong to no site"
         hint = "move it to federation.sites.NAME; dataset says what all sites share"
         yield Problem(message, hint, ("dataset", source))
+    if federation.exact and federation.pretraining is not None:
+        message = "training on all data in one place does not begin with what one site has trained"
+        yield Problem(message, "remove 'pretraining', or 'exact'", ("federation", "pretraining"))
     if federation.minimum_cells > 1:
         for index, metric in enumerate(experiment.training.metrics or ()):
             if metric.name == "calibration_error":

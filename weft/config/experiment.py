@@ -76,6 +76,8 @@ class Experiment(Section):
             for name, site in self.federation.sites.items():
                 yield from _sources(("federation", "sites", name), site)
             yield ("federation", "strategy"), "strategy", self.federation.strategy
+            if (before := self.federation.pretraining) is not None and before.optimizer is not None:
+                yield ("federation", "pretraining", "optimizer"), "optimizer", before.optimizer
         for stage in ("base", "train"):
             for index, transform in enumerate(getattr(dataset.transforms, stage)):
                 yield ("dataset", "transforms", stage, index), "transform", transform

@@ -43,6 +43,17 @@ class CohortConfig(Section):
     null never does."""
 
 
+class PretrainingConfig(Section):
+    """The site with most items to train on trains alone first, and all sites begin with its weights."""
+
+    epochs: Count
+    """Number of epochs."""
+    batch_size: Count | None = None
+    """Items of a batch; by default as in the study."""
+    optimizer: Component | None = None
+    """The optimizer with its arguments; by default as in the study."""
+
+
 class FederationConfig(Section):
     """A study: several sites train one model and keep their data to themselves."""
 
@@ -54,6 +65,8 @@ class FederationConfig(Section):
     """Who must take part."""
     steps_per_round: Count | None = None
     """Number of optimizer steps of a round, for strategies that have rounds; without it, an epoch."""
+    pretraining: PretrainingConfig | None = None
+    """Whether the largest site first trains alone, and how."""
     uneven: Literal["weight_zero", "wrap", "stop"] = "weight_zero"
     """What a site does in an epoch when it has no batches left and others have: `weight_zero`, it takes part and counts
     nothing; `wrap`, it begins its items again, in a new order; `stop`, the epoch ends for all. Sites without training

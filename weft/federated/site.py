@@ -29,6 +29,7 @@ from weft.engine.state import Position
 from weft.errors import CheckpointError, ConfigError, DataError, Problem, WeftError
 from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, told_by_all
 from weft.federated.dsgd import dSGD
+from weft.federated.pretraining import pretrained
 from weft.federated.snapshots import State, has_rounds, take_shared, with_digests
 from weft.federated.traffic import Counts, counted
 from weft.federated.wrapping import innermost
@@ -106,7 +107,8 @@ class Site:
         if self.resumed:
             counts = dict(self._agreed["counts"])
         self._agreed["counts"] = dict(counts)
-        if not (self.resumed and (yield from self._go_on(run))):  # what brings sites back is no part of the study
+        fresh = not (self.resumed and (yield from self._go_on(run)))  # what brings sites back is no part of the study
+        if fresh:
             yield from counted(same_weights(run), counts, "opening")
             run.state.beside.update(counts)
         if not self.resumed:
@@ -115,7 +117,23 @@ class Site:
                 describe_run(self.directory, self.experiment, self.data, self.threads)
                 self.directory.write_json(self.directory.agreed_file, self._agreed)
             self.described = True
+        if fresh:
+            yield from counted(self._pretrain(run), run.state.beside, "pretraining")
         return (yield from self._train(run))
+
+    def _pretrain(self, run: Run) -> Generator[Collective, Answer, None]:
+        """Begin with weights that the largest site has trained alone, where the study asks for it."""
+        assert self.study.federation is not None
+        if self.study.federation.pretraining is None:
+            return
+        done = yield from pretrained(run, self.experiment, self.data, self.study.federation.pretraining)
+        self._agreed["pretraining"] = {**done, "site": self.names[done["site"]]}
+        self.directory.write_json(self.directory.agreed_file, self._agreed)
+
+    @property
+    def pretraining(self) -> dict[str, Any] | None:
+        """Which site trained alone before the study, on how many items and for how many epochs."""
+        return self._agreed.get("pretraining")
 
     def rejoin(self, shared: State) -> Steps:
         """What it does when it comes back: it takes what all share, and goes on with the others.
@@ -242,7 +260,7 @@ class Site:
             history=history, observers=[*self.observers, *self._own_observers()], interruption=self.interruption,
             strategy=build_strategy(self.study), participants=len(self.names), participant=self.number,
             gather=False, minimum_cells=self.study.federation.minimum_cells,
-            **{key: value for key, value in self._agreed.items() if key != "counts"},
+            **{key: value for key, value in self._agreed.items() if key not in ("counts", "pretraining")},
         )  # fmt: skip
         run.failures_tolerated = max(0, len(self.names) - self.study.federation.cohort.minimum_sites)
         if self.study.federation.exact:

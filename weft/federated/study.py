@@ -294,6 +294,7 @@ class _Study:
             "monitor": monitored(first.built, results[first.name]),
             "model_sha256": digests.pop() if len(digests) == 1 else None,
             "sites": per_site,
+            **({} if first.pretraining is None else {"pretraining": first.pretraining}),
             "away": [name for name in self.hub.names if name not in results],
             "events": dict(Counter(event["event"] for event in read_ledger(directory.ledger_file))),
             "resume": None,
