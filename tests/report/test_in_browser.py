@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.federated.lab import study
 from tests.report.samples import case_run, sample_folds, sample_run
+from weft.federated.study import simulate
 from weft.report import write_report
 from weft.report.comparepage import write_comparison
 from weft.report.comparison import compare_runs
@@ -71,6 +73,33 @@ def comparison(tmp_path: Path) -> Path:
     return write_comparison(compare_runs(runs), tmp_path / "compared.html")
 
 
+@pytest.fixture(scope="module")
+def of_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study with faults, and sites with long names."""
+    pytest.importorskip("sklearn")
+    shares = study()["federation"]["sites"]
+    names = {"north": "the-university-hospital-of-the-very-far-north", "south": "south", "west": "w"}
+    written = study({names[name]: source for name, source in shares.items()})
+    path = simulate(written, out=tmp_path_factory.mktemp("study") / "study", compare=True).path
+    faults = [
+        ("left", 3, "it was killed"),
+        ("returned", 9, ""),
+        ("refused", 12, "'gradients' is " + "very " * 30 + "large"),
+    ]
+    rows = [
+        {"event": event, "site": name, "epoch": 1, "step": step, "seconds": 1.5, "reason": reason}
+        for name in names.values()
+        for event, step, reason in faults
+    ]
+    (path / "ledger.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("width", [390, 1120, 1280])
+def test_the_report_of_a_study_fits_the_window(tmp_path: Path, of_study: Path, width: int) -> None:
+    test_nothing_is_wider_than_the_window_and_nothing_is_fetched(tmp_path, lambda _: write_report(of_study), width)
+
+
 @pytest.mark.parametrize("width", [390, 1120, 1280])
 @pytest.mark.parametrize("make", [long_names, everything, comparison])
 def test_nothing_is_wider_than_the_window_and_nothing_is_fetched(
@@ -118,7 +147,7 @@ PACKAGES = Path(os.environ.get("WEFT_NODE_MODULES") or Path(__file__).parents[2]
     NODE is None or not all((PACKAGES / name).is_dir() for name in ("axe-core", "playwright-core")),
     reason="needs node and `npm install --no-save axe-core playwright-core` (or WEFT_NODE_MODULES=…/node_modules)",
 )
-def test_axe_finds_no_fault(tmp_path: Path) -> None:
+def test_axe_finds_no_fault(tmp_path: Path, of_study: Path) -> None:
     assert NODE is not None
     assert CHROMIUM is not None
     runs = [case_run(tmp_path / name, groups=4, seed=seed, noise=seed + 1.0) for seed, name in enumerate("ab")]
@@ -126,12 +155,13 @@ def test_axe_finds_no_fault(tmp_path: Path) -> None:
         write_report(runs[0].path, by=["target"]),
         write_report(sample_folds(tmp_path / "folds").path),
         write_comparison(compare_runs([run.path for run in runs]), tmp_path / "compared.html"),
+        write_report(of_study),
     ]
     script = Path(__file__).with_name("axe.mjs")
     command = [NODE, str(script), str(PACKAGES), CHROMIUM, *map(str, pages)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 9
+    assert len(found) == 3 * len(pages)
     assert all(one["passes"] > 30 for one in found)
     assert [one for one in found if one["violations"]] == []

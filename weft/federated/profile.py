@@ -219,7 +219,7 @@ class SiteClock(Observer):
         spent = self._since_last_row()
         self._profile.rows.append(
             {"site": self.name, "epoch": self.epoch, "part": part, **spent.as_row(), **self._memory,
-             "process_peak_bytes": lifetime_peak()}
+             "journal_bytes": self._journal, "process_peak_bytes": lifetime_peak()}
         )  # fmt: skip
         self.total, self.spent = self.total.plus(spent), Spent()
 

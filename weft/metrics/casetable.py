@@ -84,19 +84,18 @@ class CaseTable:
         return keys
 
 
-def joined_cases(tables: Mapping[str, CaseTable]) -> CaseTable:
+def joined_cases(parts: Sequence[tuple[str, CaseTable]]) -> CaseTable:
     """The rows of several sites below each other, with the columns that all have and one that names the site.
 
     Args:
-        tables: by site; the site stands before the names of its cases.
+        parts: (site, table); the site stands before the names of its cases.
     """
-    first = next(iter(tables.values()))
-    common = [name for name in first.columns if all(name in table for table in tables.values())]
+    common = [name for name in parts[0][1].columns if all(name in table for _, table in parts)]
     columns: dict[str, Sequence[str] | Array] = {
-        name: [cell for table in tables.values() for cell in table.texts(name)] for name in common
+        name: [cell for _, table in parts for cell in table.texts(name)] for name in common
     }
-    columns["case"] = [f"{site}/{case}" for site, table in tables.items() for case in table.texts("case")]
-    columns.setdefault("site", [site for site, table in tables.items() for _ in range(len(table))])
+    columns["case"] = [f"{site}/{case}" for site, table in parts for case in table.texts("case")]
+    columns.setdefault("site", [site for site, table in parts for _ in range(len(table))])
     return CaseTable(columns)
 
 

@@ -13,6 +13,7 @@ from weft.report.judging import JudgedSplit, explained, judge
 from weft.report.predictions import details, shown_groups
 from weft.report.reading import RunFiles
 from weft.report.sections import Table, facts, first_score, in_order
+from weft.report.studyfolds import fold_tables
 from weft.report.words import component_name, duration, label, number, plain_name, plural, score
 from weft.runs import RunDirectory
 
@@ -30,26 +31,38 @@ def fold_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
     pooled = judged.get("validation")
     names = _fold_scores(results)
     groups = group_scores(files, judged, by)
+    what = "study" if is_study(files) else "run"
     context: dict[str, Any] = {
-        "kind": f"Weft run of {plural(len(results), 'fold')}" if results else "Weft run of folds",
+        "kind": f"Weft {what} of {plural(len(results), 'fold')}" if results else f"Weft {what} of folds",
         "status": "finished" if finished else "unfinished",
         "summary": _sentences(files, by_split, done, len(results)),
         "facts": facts(files),
         "error": files.summary.get("error"),
         "tables": [_table(split, scores, pooled) for split, scores in by_split.items()],
         "notes_on_scores": explained(judged, files.group_name),
+        "sites": fold_tables(results),
         "figures": _figures(by_split, results),
         "folds": [_row(path, results[path.name], names) for path in files.directory.folds()],
         "details": details(files.scores, {"validation": "out-of-fold"}, judged, first_score(files)),
         "groups": shown_groups(groups),
         "fold_columns": [*(label(name) for name in names), "Best epoch", "Epochs", "Duration", "Status"],
     }
-    entries = [("tables", "scores", "Scores"), ("figures", "figures", "Fold by fold"), ("folds", "folds", "Folds")]
+    entries = [
+        ("tables", "scores", "Scores"),
+        ("sites", "sites", "Sites"),
+        ("figures", "figures", "Fold by fold"),
+        ("folds", "folds", "Folds"),
+    ]
     entries += [("details", "details", "Predictions"), ("groups", "groups", "Groups")]
     origin = [("configuration", "Configuration", files.experiment_text), ("provenance", "Provenance", files.provenance)]
     context["contents"] = [(anchor, title) for key, anchor, title in entries if context[key]]
     context["contents"] += [(name, title) for name, title, there in origin if there] + [("reproduce", "Reproduce")]
     return context
+
+
+def is_study(files: RunFiles) -> bool:
+    """Whether each fold is a study over several sites."""
+    return isinstance(files.experiment.get("federation"), Mapping)
 
 
 def summed_scores(summary: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -86,6 +99,8 @@ def _table(split: str, scores: Mapping[str, Mapping[str, Any]], judged: JudgedSp
     for name, value in scores.items():
         cells = [label(name), *(score(value.get(measure)) for measure in measures)]
         if pooled is not None:
+            if pooled.bounds.get(name):
+                cells[-1] += f" ± {number(pooled.bounds[name])}"
             interval, trivial = pooled.interval(name), pooled.trivial.get(name)
             cells.append(f"[{score(interval.low)}, {score(interval.high)}]" if interval is not None else "–")
             cells.append(score(trivial))

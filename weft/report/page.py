@@ -14,7 +14,7 @@ from markupsafe import Markup
 import weft
 from weft.report.bygroup import group_scores
 from weft.report.curves import curves
-from weft.report.folds import fold_context
+from weft.report.folds import fold_context, is_study
 from weft.report.judging import judge
 from weft.report.phases import phase_figure, phases, profile_table, time_table
 from weft.report.predictions import details, figures_of, shown_groups
@@ -118,6 +118,7 @@ def frame_context(files: RunFiles) -> dict[str, Any]:
     """What every report shows: name, notes, configuration, provenance, how to get it again."""
     packages = files.provenance.get("packages")
     listed = [f"{name}=={version}" for name, version in packages.items()] if isinstance(packages, dict) else []
+    of_study = is_study(files) or study_of(files.directory.path) is not None
     return {
         "name": files.name,
         "written": datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -126,7 +127,7 @@ def frame_context(files: RunFiles) -> dict[str, Any]:
         "experiment": files.experiment_text,
         "provenance": provenance_rows(files.provenance, files.result),
         "packages": listed,
-        "commands": study_commands(files) if study_of(files.directory.path) else reproduce_commands(files),
+        "commands": study_commands(files) if of_study else reproduce_commands(files),
     }
 
 

@@ -30,6 +30,7 @@ class RunFiles:
         scores: of scores/<split>.json, by split.
         history, steps, own: the rows of history.csv, steps.csv and, at a site of a study, own.csv.
         cases: the rows of scores/<split>.csv, by split.
+        bounds: how far scores from bins may be off, by split and score; of studies.
         divisions: of splits.json, for k folds of each of them: which case is in which split and group.
     """
 
@@ -47,6 +48,7 @@ class RunFiles:
     steps: list[Row] = field(default_factory=list)
     own: list[Row] = field(default_factory=list)
     cases: dict[str, CaseTable] = field(default_factory=dict)
+    bounds: dict[str, dict[str, float]] = field(default_factory=dict)
     divisions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -84,12 +86,6 @@ class RunFiles:
         return self.directory.sites.is_dir()
 
     @property
-    def bounds(self) -> dict[str, dict[str, float]]:
-        """How far scores from bins may be off, by split and score; of studies."""
-        value = self.result.get("bounds")
-        return value if isinstance(value, dict) else {}
-
-    @property
     def training(self) -> dict[str, Any]:
         """The experiment's `training:`, empty when missing."""
         value = self.experiment.get("training")
@@ -122,11 +118,14 @@ def read_run(path: Path, *, whole: bool = True) -> RunFiles:
         first = next((fold for fold in run.folds() if (fold / run.provenance_file.name).exists()), run.path)
         files.provenance = _read_object(files, first / run.provenance_file.name)
         files.summary = _read_object(files, run.summary_file)
+        if run.result_file.exists():
+            files.bounds = _bounds(_read_object(files, run.result_file))
     else:
         files.provenance = _read_object(files, run.provenance_file)
         if not files.is_study:  # its sites have data
             files.data = _read_object(files, run.data_file)
         files.result = _read_object(files, run.result_file)
+        files.bounds = _bounds(files.result)
         if run.profile_file.exists():
             files.profile = _read_object(files, run.profile_file)
         _read_tables(files, steps=whole)
@@ -137,16 +136,31 @@ def read_run(path: Path, *, whole: bool = True) -> RunFiles:
     return files
 
 
+def _bounds(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+    value = result.get("bounds")
+    found = value if isinstance(value, dict) else {}
+    return {
+        str(split): {name: bound for name, bound in part.items() if isinstance(bound, int | float)}
+        for split, part in found.items()
+        if isinstance(part, dict)
+    }
+
+
 def _read_divisions(files: RunFiles) -> list[dict[str, Any]]:
-    run = files.directory
-    holders = [RunDirectory(fold) for fold in run.folds()] or [RunDirectory(site) for site in sites_of(run)] or [run]
     found = []
-    for holder in holders:
+    for site, holder in _holders(files.directory):
         if holder.splits_file.exists():
             content = _or_note(files, lambda file=holder.splits_file: read_json(file))  # type: ignore[misc]
             if isinstance(content, dict):
-                found.append(_at_site(content, holder.path.name) if files.is_study else content)
+                found.append(_at_site(content, site) if site else content)
     return found
+
+
+def _holders(run: RunDirectory) -> list[tuple[str, RunDirectory]]:
+    """The runs of which this one consists: its folds, the sites of a study, or itself; each with its site, if any."""
+    parts = [RunDirectory(fold) for fold in run.folds()] or [run]
+    sites = [(site.name, RunDirectory(site)) for part in parts for site in sites_of(part)]
+    return sites or [("", part) for part in parts]
 
 
 def sites_of(run: RunDirectory) -> list[Path]:
@@ -246,17 +260,17 @@ def _read_scores(files: RunFiles) -> None:
 def read_case_table(files: RunFiles, split: str) -> None:
     """Read the rows of cases of a split into `files.cases`, if there are any; of a study, those of its sites."""
     name = f"{Path(split).name}.csv"
-    places = {site.name: site / "scores" / name for site in sites_of(files.directory)}
-    holders = {site: file for site, file in places.items() if file.exists()} or {"": files.directory.scores / name}
-    if sum(file.stat().st_size for file in holders.values() if file.exists()) > _LARGEST_TABLE:
+    holders = [("", files.directory)] if (files.directory.scores / name).exists() else _holders(files.directory)
+    found = [(site, file) for site, holder in holders if (file := holder.scores / name).exists()]
+    if not found or (files.has_folds and holders[0][0] and split != "validation"):
+        return  # other splits than the held-out items come again in every fold
+    if sum(file.stat().st_size for _, file in found) > _LARGEST_TABLE:
         files.notes.append(f"{name} is too large to be read for a report: there are no intervals")
         return
-    tables = {site: _or_note(files, lambda file=file: read_cases(file)) for site, file in holders.items()}  # type: ignore[misc]
-    found = {site: table for site, table in tables.items() if table is not None}
-    if "" in found:
-        files.cases[split] = found[""]
-    elif found:
-        files.cases[split] = joined_cases(found)
+    tables = [(site, _or_note(files, lambda file=file: read_cases(file))) for site, file in found]  # type: ignore[misc]
+    held = [(site, table) for site, table in tables if table is not None]
+    if held:
+        files.cases[split] = joined_cases(held) if held[0][0] else held[0][1]
 
 
 def _or_note(files: RunFiles, read: Callable[[], Any]) -> Any:

@@ -184,7 +184,7 @@ def _scores(told: object, split: str) -> Mapping[str, Any]:
 
 def study_commands(files: RunFiles) -> list[tuple[str, str]]:
     """(what it does, command) to go on with a study, or to have it again; also for one of its sites."""
-    path, found = shlex.quote(str(study_of(files.directory.path))), []
+    path, found = shlex.quote(str(study_of(files.directory.path) or files.directory.path)), []
     if files.result.get("resume"):
         found.append(("Go on where the study stopped", str(files.result["resume"])))
     original, base = files.provenance.get("command"), files.provenance.get("base")
