@@ -60,11 +60,13 @@ def test_the_summary_has_mean_deviation_and_scores_of_all_items_together(done: T
     assert "fold" in (done.path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_is_the_study_of_that_fold_alone(done: TrainedRun, tmp_path: Path) -> None:
     alone = simulate(_written(fold=2), out=tmp_path / "study")
     assert outcome(alone.path) == outcome(done.path / "fold-2")
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_second_fold_goes_on_there(done: TrainedRun, tmp_path: Path) -> None:
     simulate_and_die(_written(), tmp_path / "killed", "south", 2, fold=2)
     before = (tmp_path / "killed" / "fold-1" / "result.json").read_bytes()

@@ -60,6 +60,7 @@ def test_all_begin_with_what_the_largest_site_has_trained(tmp_path: Path) -> Non
     assert done.result["sites"]["north"]["bytes"]["by_kind"]["pretraining"]["messages"] == 2
 
 
+@pytest.mark.slow
 def test_what_is_drawn_afterwards_does_not_depend_on_it(tmp_path: Path) -> None:
     model = {"tests.engine.studies.DoubleNet": {"dropout": 0.5}}
     states = []
@@ -89,7 +90,8 @@ def _watched(monkeypatch: pytest.MonkeyPatch, step: int, name: int) -> None:
     monkeypatch.setattr(pretraining, "build_run", built)
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGKILL])
 def test_a_study_that_ends_in_pretraining_does_it_again_to_the_same_bits(
     name: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_study_that_ends_in_pretraining_does_it_again_to_the_same_bits(
     assert done.result["pretraining"] == undisturbed.result["pretraining"]
 
 
+@pytest.mark.slow
 def test_what_follows_goes_on_as_ever(tmp_path: Path) -> None:
     from tests.federated.lab import simulate_and_die
 

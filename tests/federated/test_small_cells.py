@@ -49,6 +49,7 @@ def test_no_small_cell_is_told_and_the_true_score_lies_within_the_bound(
             assert bound > open_study.result["bounds"][name][score]
 
 
+@pytest.mark.slow
 def test_folds_are_pooled_from_cells(tmp_path: Path) -> None:
     written = study(federation__minimum_cells=MINIMUM, dataset__split={"folds": 2}, training__epochs=1)
     done = simulate(written, out=tmp_path / "study")

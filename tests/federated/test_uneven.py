@@ -72,7 +72,7 @@ def _batches(written: dict[str, Any]) -> dict[str, int]:
     return {name: math.ceil(len(split) / 8) for name, split in train.items()}
 
 
-@pytest.mark.parametrize("uneven", ["stop", "wrap"])
+@pytest.mark.parametrize("uneven", ["stop", pytest.param("wrap", marks=pytest.mark.slow)])
 def test_every_site_takes_every_step(uneven: str, tmp_path: Path) -> None:
     written = study(federation__uneven=uneven, training__scheduler={"OneCycleLR": {"max_lr": 0.05}})
     found = _batches(written)
@@ -87,7 +87,7 @@ def test_every_site_takes_every_step(uneven: str, tmp_path: Path) -> None:
         assert float(steps[-1]["learning_rate"]) < 1e-3  # the schedule is as long as the study
 
 
-@pytest.mark.parametrize("uneven", ["stop", "wrap"])
+@pytest.mark.parametrize("uneven", [pytest.param("stop", marks=pytest.mark.slow), "wrap"])
 def test_a_step_is_one_on_the_union_of_the_sites_batches(uneven: str, tmp_path: Path) -> None:
     written = study(federation__uneven=uneven, federation__exact=True)
     found = _batches(written)
@@ -126,8 +126,9 @@ def test_a_site_without_training_data_ends_no_epoch(tmp_path: Path) -> None:
     assert done.result["sites"]["tested"]["items"] == {"test": 30}
 
 
-@pytest.mark.parametrize("uneven", ["stop", pytest.param("wrap", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("saves", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("uneven", ["stop", "wrap"])
+@pytest.mark.parametrize("saves", [1, 3])
 def test_a_study_killed_inside_an_epoch_goes_on_to_the_same_bits(uneven: str, saves: int, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "federation__uneven": uneven,
