@@ -18,6 +18,7 @@ from weft.cli import (
     evaluate,
     federate,
     init,
+    interop,
     predict,
     profile,
     report,
@@ -41,7 +42,7 @@ app = typer.Typer(
 )
 for command in (
     init, check, train, evaluate, predict, test_model, show, components, reproduce, report, compare, profile, doctor,
-    schema, scorch, federate,
+    schema, scorch, federate, interop,
 ):  # fmt: skip
     command.register(app)
 

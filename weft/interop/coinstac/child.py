@@ -1,0 +1,213 @@
+"""A process of a simulated pipeline: runs a script of the user as COINSTAC's container would.
+
+    python -m weft.interop.coinstac.child ONCE|AGAIN [--alias] SCRIPT
+    python -m weft.interop.coinstac.child FORKS SOCKET
+
+ONCE: one call, JSON on standard input, the answer on standard output. AGAIN: a call per line and an answer per line,
+until standard input ends. FORKS: imports torch, and forks such processes when it is asked to by the socket, whose
+number is given; see `fork_calls`.
+
+An error of the script is no traceback of Weft's: the answer is {"error": {"message", "hint"}} with file and line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from weft.errors import UsageError, WeftError
+
+Call = dict[str, Any]
+Answer = dict[str, Any]
+
+WEFT = Path(__file__).resolve().parents[2]
+LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the command line says; returns the exit code."""
+    form, *further = arguments
+    if form == "FORKS":
+        with socket.socket(fileno=int(further[0])) as requests:
+            fork_calls(requests)
+        return 0
+    return run(form, Path(next(word for word in further if not word.startswith("--"))), alias="--alias" in further)
+
+
+def run(form: str, script: Path, *, alias: bool) -> int:
+    """Run a script in one of the two forms; returns the exit code."""
+    prepare(script, alias=alias)
+    return run_once(script) if form == "ONCE" else run_again(script)
+
+
+def prepare(script: Path, *, alias: bool) -> None:
+    """Make imports of the script's neighbours, and of the original's name, work."""
+    sys.path.insert(0, str(script.resolve().parent))
+    sys.argv = [str(script)]
+    if alias:
+        from weft.interop.coinstac import aliasing
+
+        aliasing.install()
+
+
+def run_once(script: Path) -> int:
+    """Run the script as a program; returns the exit code."""
+    from weft.interop.coinstac import io
+
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException as error:
+        io.send({"error": explained(error, script)})
+        return 1
+    return 0
+
+
+def run_again(script: Path) -> int:
+    """Answer calls, one per line, by the script's function `run` or by the service that it starts."""
+    from weft.interop.coinstac import io
+
+    io.reserve_standard_output()
+
+    def serve(local: Callable[[Call], Answer], remote: Callable[[Call], Answer]) -> None:
+        for line in sys.stdin:
+            call = json.loads(line)
+            io.send(_answered(remote if call["mode"] == "remote" else local, call["data"], script))
+
+    io.serve_with(serve)
+    try:
+        names = runpy.run_path(str(script), run_name=script.stem)
+    except BaseException as error:
+        sys.stdin.readline()  # the first call, which this answers
+        io.send({"error": explained(error, script)})
+        return 1
+    run = names.get("run")
+    if not callable(run):
+        if sys.stdin.readline():
+            message = f"{script.name} can be called once per process only: it has no function run(data), nor a service"
+            io.send({"error": {"message": message, "hint": "add run(data), or leave --persistent out"}})
+            return 1
+        return 0
+    serve(run, run)
+    return 0
+
+
+def _answered(compute: Callable[[Call], Answer], data: Call, script: Path) -> Answer:
+    try:
+        answer = compute(data)
+        if not isinstance(answer, dict):
+            raise UsageError(
+                f"{script.name}: a call returned a {type(answer).__name__}, not a dict with 'output'",
+                "return what the node returns: return local(pool, Trainer, Dataset)",
+            )
+        return answer
+    except BaseException as error:
+        return {"error": explained(error, script)}
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def explained(error: BaseException, script: Path) -> dict[str, str]:
+    """What went wrong, where in the user's files, and what to do."""
+    traceback.print_exception(error)  # into the log of the node
+    place = _place(error)
+    if isinstance(error, WeftError):
+        return {"message": error.message, "hint": error.hint}
+    text = "".join(traceback.format_exception_only(error)).strip()
+    where = place or script.name
+    return {"message": f"{where}: {text}", "hint": ""}
+
+
+def _place(error: BaseException) -> str:
+    """File, line and function of the innermost frame that is the user's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    if not frames:
+        return ""
+    last = frames[-1]
+    within = f" in {last.name}" if last.name != "<module>" else ""
+    return f"{last.filename}:{last.lineno}{within}"
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<"):
+        return False
+    path = Path(file).resolve()
+    return not any(path.is_relative_to(folder) for folder in (WEFT, *LIBRARIES))
+
+
+# --- processes that need not import torch -----------------------------------------------------------------------------
+
+
+def fork_calls(requests: socket.socket) -> None:
+    """Fork a process per request until the other side closes.
+
+    A request is a line of JSON with `form`, `script` and `alias`, and brings three open files, which become the
+    process's standard streams; the reply is `pid`. A request {"wait": pid} is replied to with `code`, negative for a
+    signal.
+    """
+    import torch._dynamo  # noqa: F401  # the first optimizer of a process imports it
+
+    import weft.interop.coinstac.remotes
+    import weft.interop.coinstac.sites  # noqa: F401
+
+    children: set[int] = set()
+    try:
+        while True:
+            line, streams, _, _ = socket.recv_fds(requests, 1 << 16, 3)
+            if not line:
+                return
+            request = json.loads(line)
+            if "wait" in request:
+                _, status = os.waitpid(request["wait"], 0)
+                children.discard(request["wait"])
+                reply = {"code": os.waitstatus_to_exitcode(status)}
+            else:
+                pid = os.fork()
+                if pid == 0:
+                    requests.close()
+                    _forked(request, streams)
+                children.add(pid)
+                for stream in streams:
+                    os.close(stream)
+                reply = {"pid": pid}
+            requests.sendall(json.dumps(reply).encode())
+    finally:
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+def _forked(request: dict[str, Any], streams: list[int]) -> None:
+    """The forked process: never returns."""
+    code = 1
+    try:
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+        code = run(request["form"], Path(request["script"]), alias=request["alias"])
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
