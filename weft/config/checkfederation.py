@@ -65,6 +65,9 @@ def _check_settings(experiment: Experiment) -> Iterator[Problem]:
     training, run = experiment.training, experiment.run
     if run.processes > 1:
         yield Problem("each site of a study trains in one process", "remove run.processes", ("run", "processes"))
+    if run.restarts:
+        message = "a study is not started again by itself"
+        yield Problem(message, "remove run.restarts; weft federate simulate --resume goes on", ("run", "restarts"))
     if run.sharding != "none":
         yield Problem("strategies need parameters that are not sharded", "remove run.sharding", ("run", "sharding"))
     if training.batch_size == "auto":

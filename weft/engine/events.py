@@ -76,7 +76,14 @@ class RunResult:
 
 
 class Observer:
-    """Base class of observers; every method is optional."""
+    """Base class of observers; every method is optional.
+
+    Attributes:
+        for_study: whether a study over several sites has one of it, told of what all sites agree on; else each site
+            has one.
+    """
+
+    for_study = False
 
     def on_build(self, run: Any) -> None:
         """The run (a `weft.engine.run.Run`) is built: the place for hooks that look at what goes through it."""

@@ -32,6 +32,7 @@ from weft.federated.dsgd import dSGD
 from weft.federated.pretraining import pretrained
 from weft.federated.snapshots import State, has_rounds, take_shared, with_digests
 from weft.federated.traffic import Counts, counted
+from weft.federated.watching import is_for_study
 from weft.federated.wrapping import innermost
 from weft.runs import RunDirectory
 
@@ -270,9 +271,10 @@ class Site:
         return run
 
     def _own_observers(self) -> list[Observer]:
-        """Those that `run.observers` names."""
+        """Those that `run.observers` names, but for those that the study has once."""
         namespace = self.experiment.namespace()
-        found = [namespace.build(component, "observer") for component in self.experiment.run.observers]
+        named = [one for one in self.experiment.run.observers if not is_for_study(self.experiment, one)]
+        found = [namespace.build(component, "observer") for component in named]
         require_observers(found)
         return found
 

@@ -27,6 +27,7 @@ from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint, refuse_while_loading
 from weft.engine import Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
+from weft.engine.run import Observers
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
 from weft.errors import MessageRefused, NotFiniteError, UsageError
@@ -40,8 +41,8 @@ from weft.federated.scenario import Scenario, load_scenario, write_scenario
 from weft.federated.simulation import Sites, hello_of
 from weft.federated.site import Site
 from weft.federated.traffic import summary, trained
-from weft.federated.watching import PooledHistory, ShownAsStudy
-from weft.monitor import ConsoleSummary, LogFile, ProgressBar, StepsCSV, messages_kept
+from weft.federated.watching import PooledHistory, facts_of_study, observers_of_site, observers_of_study
+from weft.monitor import ConsoleSummary, ProgressBar, messages_kept
 from weft.runs import RunDirectory, append_experiment_row
 
 logger = logging.getLogger("weft")
@@ -170,6 +171,7 @@ class _Study:
             screened=experiment.training.precision != "fp16",
         )  # fmt: skip
         self.names: list[str] = []  # of the sites that may begin
+        self.watching: list[Observer] = []  # the study, through its first site
         self.profile = Profile(directory, self.hub.names)
 
     def run(self, *, compare: bool) -> TrainedRun:
@@ -214,6 +216,7 @@ class _Study:
 
     def _open_sites(self, stack: ExitStack, interruption: Interruption) -> None:
         self._join()
+        self.watching = self._watching()
         for name in self.names:
             path = self.directory.sites / name
             opened = RunDirectory.open(path, writing=True) if self.resumed else RunDirectory.create(path)
@@ -222,7 +225,9 @@ class _Study:
             site = Site(
                 self.experiment, name, own, names=self.names, resumed=self.resumed, threads=self.threads,
                 interruption=interruption,
-                observers=[self.profile.sites[name], StepsCSV(), LogFile(), *(self._watching() if first else [])],
+                observers=[
+                    self.profile.sites[name], *observers_of_site(self.experiment, name), *(self.watching if first else [])
+                ],
             )  # fmt: skip
             self.sites.append(site)
         if self.resumed and self.scenario is not None:
@@ -242,8 +247,7 @@ class _Study:
         """Who watches the study through its first site: what all agree on is the same at each."""
         bar = ProgressBar(beside=self.profile.table)
         shown: list[Observer] = [bar, ConsoleSummary()] if self.experiment.run.progress else []
-        named = [ShownAsStudy(self.experiment.name, one) for one in shown]
-        return [PooledHistory(self.directory.history()), *named]
+        return [PooledHistory(self.directory.history()), *observers_of_study(self.experiment, self.directory, shown)]
 
     def _drive(self) -> dict[str, RunResult]:
         assert self.experiment.federation is not None
@@ -299,11 +303,14 @@ class _Study:
             "events": dict(Counter(event["event"] for event in read_ledger(directory.ledger_file))),
             "resume": None,
             **({} if comparison is None else {"comparison": comparison}),
+            **facts_of_study(self.watching),
         }
         append_experiment_row(directory.path, {"name": self.experiment.name}, result)
         directory.write_result(result)
         for site in there:
             site.built.observers.notify("on_end", results[site.name])
+        if self.sites[0] is not first:  # whoever watches through it has not heard
+            Observers(self.watching).notify("on_end", results[first.name])
         report_on(directory)
         return TrainedRun(directory.path, result)
 

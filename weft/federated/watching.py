@@ -1,43 +1,104 @@
-"""Who watches a study through one of its sites: what all sites agree on is the same at each."""
+"""Who watches a study: each site by itself, and all of it through one of them, as what all agree on is the same."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from weft.config import Component, Experiment
 from weft.engine import Epoch, Observer, RunResult, Start, Step, Validation
-from weft.runs import History
+from weft.engine.run import Observers
+from weft.monitor import Debugging, LogFile, StepsCSV, TensorBoard, Waiting, carbon_of, notifications_of
+from weft.runs import History, RunDirectory
+
+
+def observers_of_site(study: Experiment, name: str) -> list[Observer]:
+    """The observers that a site's run has besides those it asks for."""
+    found: list[Observer] = [StepsCSV(), LogFile(), Waiting()]
+    if study.run.tensorboard:
+        found.append(TensorBoard())
+    if study.run.debug:
+        found.append(Debugging(where=f"site {name}, "))
+    return found
+
+
+def observers_of_study(study: Experiment, directory: RunDirectory, shown: list[Observer]) -> list[Observer]:
+    """The observers that a study has once: they are told of what all sites agree on.
+
+    Args:
+        study: the experiment with its section `federation`.
+        directory: of the study.
+        shown: those that show progress.
+
+    Raises:
+        UsageError: a package that is asked for is not installed, or there is no address to notify.
+    """
+    told = [notifications_of(study, directory), carbon_of(study)]
+    namespace = study.namespace()
+    named = [namespace.build(one, "observer") for one in study.run.observers if is_for_study(study, one)]
+    every = [*shown, *(one for one in told if one is not None), *named]
+    found: list[Observer] = [ShownAsStudy(study.name, directory.path, one) for one in every]
+    if study.run.tensorboard:
+        found.append(ShownAsStudy(study.name, directory.path, TensorBoard(), steps=False))
+    return found
+
+
+def is_for_study(experiment: Experiment, component: Component) -> bool:
+    """Whether a study has one observer of this kind, and not one at each site."""
+    return bool(getattr(experiment.namespace().find(component, "observer"), "for_study", False))
 
 
 class ShownAsStudy(Observer):
     """Shows what happens at the first site as what happens in the study.
 
+    The study is described soon after its first site has begun; its start is told with what comes next.
+
     Args:
         name: of the study.
+        path: its directory.
         shown: who shows it.
+        steps: whether single steps are shown, whose losses are the site's own.
     """
 
-    def __init__(self, name: str, shown: Observer) -> None:
-        self._name = name
-        self._shown = shown
+    def __init__(self, name: str, path: Path, shown: Observer, *, steps: bool = True) -> None:
+        self._name, self._path = name, path
+        self.shown, self._steps = shown, steps
+        self._start: Start | None = None
 
     def on_start(self, start: Start) -> None:
-        self._shown.on_start(replace(start, name=self._name))
+        self._start = replace(start, name=self._name, run_path=self._path)
 
     def on_step(self, step: Step) -> None:
-        self._shown.on_step(step)
+        self._tell_start()
+        if self._steps:
+            self.shown.on_step(step)
 
     def on_validation(self, progress: Validation) -> None:
-        self._shown.on_validation(progress)
+        self._tell_start()
+        self.shown.on_validation(progress)
 
     def on_epoch(self, epoch: Epoch) -> None:
-        self._shown.on_epoch(epoch)
+        self._tell_start()
+        self.shown.on_epoch(epoch)
 
     def on_end(self, result: RunResult) -> None:
-        self._shown.on_end(result)
+        self._tell_start()
+        self.shown.on_end(result)
 
     def on_error(self, error: BaseException) -> None:
-        self._shown.on_error(error)
+        self._tell_start()
+        self.shown.on_error(error)
+
+    def _tell_start(self) -> None:
+        if self._start is not None:
+            start, self._start = self._start, None
+            self.shown.on_start(start)
+
+
+def facts_of_study(watching: list[Observer]) -> dict[str, Any]:
+    """What those who watch the study add to its result; the results of sites have facts of their own."""
+    return Observers([one.shown for one in watching if isinstance(one, ShownAsStudy)]).facts()
 
 
 class PooledHistory(Observer):

@@ -31,10 +31,11 @@ class Debugging(Observer):
 
     Args:
         steps: how many steps are told of, counted from where the run begins or goes on.
+        where: stands before what is told, where several runs are told of.
     """
 
-    def __init__(self, steps: int = 3) -> None:
-        self.steps = steps
+    def __init__(self, steps: int = 3, where: str = "") -> None:
+        self.steps, self.where = steps, where
         self._run: Run | None = None
         self._batches: deque[Batch] = deque()
         self._until = 0
@@ -50,7 +51,7 @@ class Debugging(Observer):
     def on_start(self, start: Start) -> None:
         self._until = start.step + self.steps
         self._told = False
-        logger.info("debug: batches and gradients of the first %d steps follow", self.steps)
+        logger.info("debug: %sbatches and gradients of the first %d steps follow", self.where, self.steps)
 
     def on_step(self, step: Step) -> None:
         if self._run is None:
@@ -69,7 +70,7 @@ class Debugging(Observer):
 
     def _tell(self, title: str) -> None:
         assert self._run is not None
-        lines = [f"debug: {title}"]
+        lines = [f"debug: {self.where}{title}"]
         for number_of, batch in enumerate(self._batches):
             lines.append(f"  batch {number_of + 1} of {len(self._batches)}: {batch.size} samples")
             lines += [f"    inputs{place}: {describe(part)}" for place, part in _parts(batch.inputs)]

@@ -41,6 +41,8 @@ class MLflow(Observer):
         UsageError: mlflow is not installed, or the address holds a password.
     """
 
+    for_study = True
+
     def __init__(self, tracking_uri: str | None = None, experiment: str | None = None) -> None:
         require_extra("mlflow", "mlflow", "the observer MLflow")
         if tracking_uri is not None and mask(tracking_uri) != tracking_uri:
