@@ -226,7 +226,8 @@ class _Study:
                 self.experiment, name, own, names=self.names, resumed=self.resumed, threads=self.threads,
                 interruption=interruption,
                 observers=[
-                    self.profile.sites[name], *observers_of_site(self.experiment, name), *(self.watching if first else [])
+                    self.profile.sites[name], *observers_of_site(self.experiment, name),
+                    *(self.watching if first else []),
                 ],
             )  # fmt: skip
             self.sites.append(site)

@@ -9,7 +9,9 @@ from typing import Any
 from weft.config import Component, Experiment
 from weft.engine import Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.run import Observers
-from weft.monitor import Debugging, LogFile, StepsCSV, TensorBoard, Waiting, carbon_of, notifications_of
+from weft.monitor import Debugging, LogFile, StepsCSV, TensorBoard, Waiting
+from weft.monitor.carbon import carbon_of
+from weft.monitor.notifications import notifications_of
 from weft.runs import History, RunDirectory
 
 
