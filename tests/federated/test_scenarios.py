@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.federated.lab import SIZES, outcome, simulate_and_die, study
 from weft.actions import TrainedRun
@@ -235,3 +237,37 @@ def test_mistakes_in_a_scenario_are_told_with_their_place(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="scenario that it began with"):
         simulate(study(), out=tmp_path / "study", scenario=file, resume=True)
     assert set(SIZES) == {"north", "south", "west"}
+
+
+# --- any faults -------------------------------------------------------------------------------------------------------
+
+HARMLESS = st.builds(
+    lambda site, event, step, answers: {"site": site, "event": event, "step": step, "answers": answers},
+    st.sampled_from(sorted(SIZES)),
+    st.sampled_from(["duplicated", "reordered", "truncated", "corrupted", "replayed"]),
+    st.integers(0, 16),
+    st.booleans(),
+) | st.builds(
+    lambda site, step, seconds: {"site": site, "event": "slow", "step": step, "seconds": seconds},
+    st.sampled_from(sorted(SIZES)),
+    st.integers(0, 16),
+    st.floats(0, 59),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=st.lists(HARMLESS, min_size=1, max_size=12), strategy=st.sampled_from(range(len(STRATEGIES))))
+def test_faults_that_lose_nothing_never_change_a_weight(
+    events: list[dict[str, Any]], strategy: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    changes: dict[str, Any] = {
+        "federation__strategy": STRATEGIES[strategy], "training__epochs": 2, "federation__cohort": {"deadline": 60},
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("any")
+    if strategy not in UNDISTURBED:
+        UNDISTURBED[strategy] = outcome(simulate(study(**changes), out=folder / "undisturbed").path)
+    assert outcome(played(folder / "study", *events, **changes).path) == UNDISTURBED[strategy]
+
+
+UNDISTURBED: dict[int, dict[str, Any]] = {}

@@ -244,9 +244,12 @@ def test_layers_that_rankdad_does_not_know_travel_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("strategy", [lambda: PowerSGD(1), lambda: rankDAD(1)])
-def test_one_site_that_is_not_finite_makes_all_so_and_no_memory_of_it_is_kept(strategy: Callable[[], Strategy]) -> None:
+def test_where_losses_are_scaled_one_infinite_site_makes_all_so_and_no_memory_of_it_is_kept(
+    strategy: Callable[[], Strategy],
+) -> None:
     models = [seeded(cnn)() for _ in range(2)]
     strategies = [strategy() for _ in models]
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
     for fails in (False, True):
         steps = []
         for number, (model, each) in enumerate(zip(models, strategies)):
@@ -255,7 +258,7 @@ def test_one_site_that_is_not_finite_makes_all_so_and_no_memory_of_it_is_kept(st
             model(torch.ones(3, 2, 5, 5, dtype=torch.float64)).square().mean().backward()
             if fails and number == 1:
                 model[0].weight.grad[0] = INF
-            steps.append(each.average_gradients(Gradients("main", list(model.parameters()), 3)))
+            steps.append(each.average_gradients(Gradients("main", list(model.parameters()), 3, scaler=scaler)))
         before = strategies[0].state_dict()
         drive(steps)
     for model, each in zip(models, strategies):
@@ -263,6 +266,26 @@ def test_one_site_that_is_not_finite_makes_all_so_and_no_memory_of_it_is_kept(st
         shared = each.state_dict().get("shared", {})
         assert shared.get("steps") == before.get("shared", {}).get("steps")
         assert all(bool(factor.isfinite().all()) for factor in shared.get("factors", {}).values())
+
+
+@pytest.mark.parametrize("strategy", [lambda: PowerSGD(2), lambda: rankDAD(None)])
+def test_elsewhere_it_weighs_nothing(strategy: Callable[[], Strategy]) -> None:
+    gradients = []
+    for sites in (2, 1):
+        models = [seeded(cnn)() for _ in range(sites)]
+        steps = []
+        for number, model in enumerate(models):
+            each = strategy()
+            each.watch(model)
+            model(torch.ones(3, 2, 5, 5, dtype=torch.float64)).square().mean().backward()
+            if number == 1:
+                model[0].weight.grad[0] = INF
+            steps.append(each.average_gradients(Gradients("main", list(model.parameters()), 3)))
+        drive(steps)
+        gradients.append([parameter.grad for parameter in models[0].parameters()])
+    for with_it, without in zip(*gradients, strict=True):
+        assert torch.allclose(with_it, without, atol=1e-12)
+        assert bool(with_it.isfinite().all())
 
 
 def test_a_basis_spans_what_it_was_made_from_and_is_filled_up_at_random() -> None:
