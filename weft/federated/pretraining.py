@@ -43,12 +43,12 @@ def pretrained(
         raise DataError("no site has anything to train on", "look at the sites' training splits")
     largest = items.index(max(items))
     if run.participant == largest:
-        _train_alone(run, experiment, data, settings)
+        train_alone(run, experiment, data, settings)
     yield from same_weights(run, largest)
     return {"site": largest, "items": items[largest], "epochs": settings.epochs}
 
 
-def _train_alone(run: Run, experiment: Experiment, data: Data, settings: PretrainingConfig) -> None:
+def train_alone(run: Run, experiment: Experiment, data: Data, settings: PretrainingConfig) -> None:
     """Leave in `run` the weights that training alone ends with; nothing else of it changes, and no random generator."""
     changes: dict[str, Any] = {"epochs": settings.epochs, "steps": None}
     if settings.batch_size is not None:

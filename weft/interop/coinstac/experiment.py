@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch.utils.data import SequentialSampler
 
-from weft.config import Experiment
+from weft.config import Component, Experiment
 from weft.errors import ConfigError, Problem
 from weft.interop.coinstac.handle import COINNDataHandle
 from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.networks import COINNModel
 from weft.interop.coinstac.scores import monitored
 from weft.interop.coinstac.task import COINNTask
+from weft.interop.coinstac.trainer import COINNTrainer
 from weft.tasks import OwnOptimizer
 
 logger = logging.getLogger("weft")
@@ -123,3 +124,12 @@ def as_experiment(
             },
         }
     )
+
+
+def made_of(experiment: Experiment, trainer: COINNTrainer, task: COINNTask) -> dict[str, Any]:
+    """The sections of the experiment that a trainer and its task go into."""
+    model = Component("COINNModel", {"trainer": trainer}, COINNModel)
+    return {
+        "model": experiment.model.model_copy(update={"component": model}),
+        "training": experiment.training.model_copy(update={"task": Component("COINNTask", {}, task)}),
+    }

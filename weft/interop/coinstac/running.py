@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from weft.config import Component, Experiment
+from weft.config import Experiment, PretrainingConfig
 from weft.data import Data
-from weft.engine import CheckpointFolder, Collective, Participant, Run, RunResult, build_run, drive_alone, training
+from weft.engine import CheckpointFolder, Collective, Participant, Run, RunResult, build_run, training
 from weft.engine.checkpoint_memory import CheckpointMemory
 from weft.engine.collectives import Answer
 from weft.engine.loaders import batches_of_epoch
@@ -27,14 +27,14 @@ from weft.engine.state import Position
 from weft.engine.weights import save_weights
 from weft.errors import ConfigError, DataError
 from weft.federated.agreeing import same_weights, site_seed, told_by_all
+from weft.federated.pretraining import train_alone
 from weft.federated.traffic import counted, summary
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
-from weft.interop.coinstac.experiment import SHARED, as_experiment, pick_device, require_alike, told
+from weft.interop.coinstac.experiment import SHARED, as_experiment, made_of, pick_device, require_alike, told
 from weft.interop.coinstac.handle import COINNDataHandle, require_plain_loading
 from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
-from weft.interop.coinstac.networks import COINNModel
 from weft.interop.coinstac.scores import COINNScores, labels_of
 from weft.interop.coinstac.strategies import LearnerStrategy, TrainingScores, build_strategy
 from weft.interop.coinstac.task import COINNTask
@@ -157,8 +157,9 @@ class SiteRun:
             self.agreed = self._read_agreed()
         run = self._build(data, experiment, self.agreed)
         if state is None:
-            yield from counted(self._begin_alike(run, data, experiment), self.counts, "opening")
+            yield from counted(self._begin_alike(run, data), self.counts, "opening")
             run.state.beside.update(self.counts)
+            run.save()  # nothing of the opening is done again
         else:
             run.state.load_state_dict(state)
             run.resumed = True
@@ -233,7 +234,7 @@ class SiteRun:
         found: dict[str, Any] = json.loads((self.folder / _AGREED).read_text())
         return found
 
-    def _begin_alike(self, run: Run, data: Data, experiment: Experiment) -> Generator[Collective, Answer, None]:
+    def _begin_alike(self, run: Run, data: Data) -> Generator[Collective, Answer, None]:
         """All begin with the weights of one site: by default the first one's, or those of the largest, pretrained."""
         assert self.agreed is not None
         yield from same_weights(run, self.agreed["giver"])
@@ -244,73 +245,39 @@ class SiteRun:
             yield from same_weights(run, pretrains)
 
     def _take_pretrained(self, run: Run, data: Data) -> None:
+        """The weights after training alone, with the arguments of `pretrain_args`; a later call finds them again."""
         file = None if self.folder is None else self.folder / "pretrained.safetensors"
         if self._pretrained is None and file is not None and file.exists():
             self._pretrained = load_file(file)
-        if self._pretrained is None:
-            self._pretrained = self._pretrain(run.state.model.state_dict(), data)
-            if file is not None:
-                save_weights(self._pretrained, file)
-        run.state.model.load_state_dict(self._pretrained)
-
-    def _pretrain(self, weights: Mapping[str, torch.Tensor], data: Data) -> dict[str, torch.Tensor]:
-        """Train alone on this site's data, with the arguments of `pretrain_args`; the weights of the best epoch."""
+        if self._pretrained is not None:
+            run.state.model.load_state_dict(self._pretrained)
+            return
         cache = {**self.cache, **self.pretrain_args}
         handle, trainer = self._made(cache)
-        kept = {name: split for name, split in data.splits.items() if name != "test"}
-        experiment = as_experiment(cache, handle, kept, seed=self.seed, every_step=False)
-        with outer_randomness_kept():
-            run = self._built(Data(kept), experiment, trainer, None, list(kept), alone=True)
-            try:
-                run.state.model.load_state_dict(weights)
-                drive_alone(training(run))
-                return {name: value.detach().cpu().clone() for name, value in run.state.model.state_dict().items()}
-            finally:
-                run.close()
+        experiment = as_experiment(cache, handle, data.splits, seed=self.seed, every_step=False)
+        task = COINNTask(trainer)
+        alone = experiment.model_copy(update=made_of(experiment, trainer, task))
+        train_alone(run, alone, data, PretrainingConfig(epochs=cache["epochs"]))
+        self._pretrained = {name: value.detach().cpu().clone() for name, value in run.state.model.state_dict().items()}
+        if file is not None:
+            save_weights(self._pretrained, file)
 
     # --- building -----------------------------------------------------------------------------------------------------
 
     def _build(self, data: Data, experiment: Experiment, agreed: dict[str, Any]) -> Run:
-        learner = self.code.learner(trainer=self.trainer) if self.own_learner else None
-        self.run = self._built(
-            data, experiment, self.trainer, learner, agreed["splits"], steps_per_epoch=agreed["steps_per_epoch"]
-        )
+        trainer = self.trainer
+        learner = self.code.learner(trainer=trainer) if self.own_learner else None
+        self._task = task = COINNTask(trainer, learner)
+        task.items = {name: split.dataset for name, split in data.splits.items()}
+        strategy = LearnerStrategy(learner, task) if learner is not None else build_strategy(self.cache)
+        self.run = task.run = build_run(
+            experiment.model_copy(update=made_of(experiment, trainer, task)), data,
+            path=self.folder, checkpoints=self._store, strategy=TrainingScores(strategy, task), gather=False,
+            participants=len(self.sites), participant=self.number,
+            steps_per_epoch=agreed["steps_per_epoch"], splits=agreed["splits"],
+        )  # fmt: skip
         self.run.on_saved = lambda: self.on_saved()
         return self.run
-
-    def _built(
-        self,
-        data: Data,
-        experiment: Experiment,
-        trainer: COINNTrainer,
-        learner: COINNLearner | None,
-        splits: Sequence[str],
-        *,
-        steps_per_epoch: int | None = None,
-        alone: bool = False,
-    ) -> Run:
-        task = COINNTask(trainer, learner)
-        task.items = {name: split.dataset for name, split in data.splits.items()}
-        strategy = None
-        if not alone:
-            strategy = LearnerStrategy(learner, task) if learner is not None else build_strategy(self.cache)
-        model = Component("COINNModel", {"trainer": trainer}, COINNModel)
-        experiment = experiment.model_copy(
-            update={
-                "model": experiment.model.model_copy(update={"component": model}),
-                "training": experiment.training.model_copy(update={"task": Component("COINNTask", {}, task)}),
-            }
-        )
-        run = build_run(
-            experiment, data, path=None if alone else self.folder, checkpoints=None if alone else self._store,
-            strategy=None if strategy is None else TrainingScores(strategy, task), gather=False,
-            participants=1 if alone else len(self.sites), participant=0 if alone else self.number,
-            steps_per_epoch=steps_per_epoch, splits=splits,
-        )  # fmt: skip
-        task.run = run
-        if not alone:
-            self._task = task
-        return run
 
     # --- what is told afterwards --------------------------------------------------------------------------------------
 

@@ -181,7 +181,8 @@ class COINNTask(Task):
 
     def begin_epoch(self) -> None:
         """Forget the scores of the epoch before, where another one has begun."""
-        assert self.run is not None
+        if self.run is None:  # pretraining: its log is nobody's
+            return
         epoch = self.run.state.position.epoch
         if epoch != self.epoch:
             self.epoch, self.number = epoch, 0

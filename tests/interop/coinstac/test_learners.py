@@ -1,0 +1,225 @@
+"""Learners and reducers of users: what a site does in a step, and what the remote does with what sites send."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
+from weft.engine import Participant, Together
+from weft.errors import DataError, MessageRefused
+from weft.interop.coinstac import COINNDataHandle, COINNLearner, COINNReducer
+from weft.interop.coinstac.parcels import TAG, Parcel, decode, encode, packed
+from weft.interop.coinstac.reducing import reduced
+from weft.interop.coinstac.running import SiteRun, UserCode
+from weft.interop.coinstac.utils.tensorutils import extract_grads, load_arrays, save_arrays
+
+
+class Remote(Together):
+    """Drives sites, and answers what is to be reduced as the remote does."""
+
+    def __init__(self, participants: list[Participant], reducer: type[COINNReducer], trainer: Any) -> None:
+        super().__init__(participants)
+        self.reducer, self.trainer = reducer, trainer
+        self.asked: list[list[Parcel]] = []
+
+    def reply(self) -> bool:
+        """See `Together`."""
+        names = [one.name for one in self.participants]
+        entries = [self.waiting[name] for name in names]
+        if not entries[0].id.tag.startswith(TAG):
+            return super().reply()
+        self.asked.append([decode(entry.asked.tensors)[0] for entry in entries])
+        answer = reduced(self.reducer, self.trainer, names, [entry.asked for entry in entries])
+        for participant, entry in zip(self.participants, entries, strict=True):
+            participant.answer(entry, answer)
+        return True
+
+
+def remote_trainer(run: SiteRun) -> Trainer:
+    """The trainer that the remote has: no data, no folders of a site."""
+    handle = COINNDataHandle(cache=dict(run.cache), input={}, state={"clientId": "remote"})
+    return Trainer(data_handle=handle)
+
+
+def train_with(runs: Sequence[SiteRun], reducer: type[COINNReducer]) -> Remote:
+    remote = Remote([run.participant() for run in runs], reducer, remote_trainer(runs[0]))
+    remote.run()
+    return remote
+
+
+def final(run: SiteRun) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in run.trainer.nn["model"].state_dict().values()])
+
+
+def runs_of(
+    folder: Path, learner: type[COINNLearner] = COINNLearner, reduced: bool = True, **spec: Any
+) -> list[SiteRun]:
+    write_sites(folder)
+    code = UserCode(Trainer, Patients, learner=learner)
+    return [site_run(folder, name, code=code, options={"reduced": reduced}, **spec) for name in SIZES]
+
+
+def test_the_default_learner_and_reducer_do_what_dsgd_does(tmp_path: Path) -> None:
+    plain = runs_of(tmp_path / "plain", reduced=False)
+    train(plain)
+    runs = runs_of(tmp_path / "reduced")
+    train_with(runs, COINNReducer)
+    assert torch.allclose(final(plain[0]), final(runs[0]), atol=1e-4)
+    assert torch.equal(final(runs[0]), final(runs[2]))
+
+
+class FirstSite(COINNReducer):
+    """Takes the gradients of the site that comes first, halved."""
+
+    def reduce(self) -> dict[str, Any]:
+        sites = self._load("grads_file")
+        out = {"avg_grads_file": "mine.npz", "update": True, "steps": self.cache.get("steps", 0) + 1}
+        self.cache["steps"] = out["steps"]
+        path = self.state["transferDirectory"] + os.sep + out["avg_grads_file"]
+        save_arrays(path, np.array([grad / 2 for grad in sites[0]] + [None], dtype=object)[:-1])
+        return out
+
+
+def test_a_reducer_of_the_users_decides_what_the_gradient_is(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path)
+    remote = train_with(runs, FirstSite)
+    assert remote.trainer.cache["steps"] == len(remote.asked) == 18
+    assert torch.equal(final(runs[0]), final(runs[1]))
+
+
+def median(columns: tuple[np.ndarray[Any, Any], ...]) -> np.ndarray[Any, Any]:
+    return np.median(np.stack(columns), 0)
+
+
+def read(key: str, state: dict[str, Any], site: str, said: dict[str, Any]) -> list[np.ndarray[Any, Any]]:
+    return load_arrays(state["baseDirectory"] + os.sep + site + os.sep + said[key])
+
+
+class Median(COINNReducer):
+    """Reads the files itself, with the pool."""
+
+    def reduce(self) -> dict[str, Any]:
+        assert all(said["note"] == f"from {site}" for site, said in self.input.items())
+        every = self.pool.starmap(partial(read, "mine_file", self.state), self.input.items())
+        grads = self.pool.map(median, list(zip(*every, strict=True)))
+        save_arrays(self.state["transferDirectory"] + os.sep + "avg_grads.npz", [g.astype(self.dtype) for g in grads])
+        return {"avg_grads_file": "avg_grads.npz", "update": True}
+
+
+class OwnWay(COINNLearner):
+    """As a user would write one: a clipped gradient, and another file."""
+
+    def backward(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        model, optimizer = self.trainer.nn["model"], self.trainer.optimizer["adam"]
+        model.train()
+        optimizer.zero_grad()
+        its = []
+        for _ in range(self.cache["local_iterations"]):
+            batch, out = self.trainer.data_handle.next_iter()
+            it = self.trainer.iteration(batch)
+            it["loss"].backward()
+            its.append(it)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        return self.trainer.reduce_iteration(its), out
+
+    def to_reduce(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        it, out = self.backward()
+        grads = extract_grads(self.trainer.nn["model"], dtype=self.dtype)
+        out["mine_file"], out["note"] = "mine.npz", f"from {self.state['clientId']}"
+        save_arrays(self.state["transferDirectory"] + os.sep + out["mine_file"], grads)
+        out["reduce"] = True
+        return it, out
+
+    def step(self) -> dict[str, Any]:
+        grads = load_arrays(self.state["baseDirectory"] + os.sep + self.input["avg_grads_file"])
+        for parameter, grad in zip(self.trainer.nn["model"].parameters(), grads, strict=True):
+            parameter.grad = torch.tensor(grad, dtype=torch.float32).to(self.device)
+        self.trainer.optimizer["adam"].step()
+        return {}
+
+
+def test_a_learner_and_a_reducer_of_the_users_train_together(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, OwnWay, reduced=False, local_iterations=2, batch_size=4)
+    remote = train_with(runs, Median)
+    assert torch.equal(final(runs[0]), final(runs[1]))
+    lines = runs[0].report()["train_log"]
+    assert lines[-1][0] < lines[0][0]
+    norms = [
+        sum(float((grad**2).sum()) for grad in one.files["mine_file"])
+        for ask in remote.asked
+        for one in ask
+        if one.files
+    ]
+    assert max(norms) <= 0.25 + 1e-5
+    assert len(remote.asked) == 18  # 6 steps of 2 · 4 items at the largest site, 3 epochs
+
+
+def test_a_site_without_items_left_is_no_part_of_what_is_reduced(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, OwnWay, reduced=False, epochs=1)
+    remote = train_with(runs, Median)
+    assert [len([one for one in ask if one.said["items"]]) for ask in remote.asked] == [3, 3, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("bad", "message"), [("no dict", "returned a list"), ("fails", "reduce failed: KeyError")])
+def test_a_reducer_that_fails_is_named(tmp_path: Path, bad: str, message: str) -> None:
+    class Broken(COINNReducer):
+        def reduce(self) -> Any:
+            return [] if bad == "no dict" else self.input["nowhere"]
+
+    with pytest.raises(DataError, match=message):
+        train_with(runs_of(tmp_path), Broken)
+
+
+def test_what_is_returned_must_be_a_file_below_the_folder_or_a_value(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "in.npz", [np.ones(3)])
+    (tmp_path / "below").mkdir()
+    with pytest.raises(Exception, match="leaves"):
+        packed({"grads_file": "../in.npz"}, tmp_path / "below")
+    with pytest.raises(DataError, match="cannot be sent"):
+        packed({"model": torch.nn.Linear(1, 1)}, tmp_path)
+
+
+def test_parcels_come_back_as_they_were(tmp_path: Path) -> None:
+    arrays = [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.array(2.5, dtype=np.float64),
+        np.zeros((0, 4), np.float32),
+    ]
+    save_arrays(tmp_path / "a.npz", arrays)
+    one = packed({"grads_file": "a.npz", "n": 3}, tmp_path)
+    sides = [encode(one), encode(Parcel({"items": 0.0}))]
+    first, second = decode(
+        [
+            torch.cat([a.double() if a.is_floating_point() else a, b.double() if b.is_floating_point() else b])
+            for a, b in zip(*sides, strict=True)
+        ]
+    )
+    assert first.said == one.said
+    assert second.files == {}
+    for found, array in zip(first.files["grads_file"], arrays, strict=True):
+        assert found.dtype == array.dtype
+        assert np.array_equal(found, array)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_damaged_parcel_is_refused(tmp_path: Path, place: int) -> None:
+    save_arrays(tmp_path / "a.npz", [np.ones((4, 5), np.float32)])
+    tensors = encode(packed({"grads_file": "a.npz"}, tmp_path))
+    tensors[place] = tensors[place].flatten()[:-1]
+    with pytest.raises(MessageRefused):
+        decode(tensors)
+
+
+def test_arrays_that_need_unpickling_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "grads.npy"
+    np.save(file, np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="holds no arrays of numbers"):
+        load_arrays(file)
