@@ -189,7 +189,8 @@ def test_a_site_whose_loss_is_not_finite_counts_nothing_in_that_step(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("event", "says"), [("version", "has Weft 0.0.0, this study runs"), ("experiment", "fingerprint")]
+    ("event", "says"),
+    [("version", "has Weft 0.0.0, this study runs"), ("experiment", "another one: seed is -1 there and 5 here")],
 )
 def test_a_site_with_another_version_or_experiment_is_refused_and_the_others_go_on(
     event: str, says: str, tmp_path: Path

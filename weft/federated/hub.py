@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 import torch
 
-from weft import __version__
 from weft.config import CohortConfig
 from weft.engine.collectives import Answer, combine, shapes_of
 from weft.errors import CohortError, MessageRefused, ProtocolError
+from weft.federated.joining import require_same
 from weft.federated.ledger import Ledger
 from weft.federated.messages import Message, collective_of
 
@@ -33,6 +33,7 @@ class Hub:
         names: of the sites that may take part.
         cohort: who must be there.
         ledger: where it is written who was refused, left or came back.
+        settings: of the study's experiment by key, to tell a site what differs (see `joining.settings_of`).
         screened: whether numbers that are not finite are left out; not where losses are scaled, since they tell all
             sites to lower the scale.
 
@@ -43,8 +44,16 @@ class Hub:
     """
 
     def __init__(
-        self, study: str, names: Sequence[str], cohort: CohortConfig, ledger: Ledger, *, screened: bool = True
+        self,
+        study: str,
+        names: Sequence[str],
+        cohort: CohortConfig,
+        ledger: Ledger,
+        *,
+        settings: Mapping[str, str] | None = None,
+        screened: bool = True,
     ) -> None:
+        self.settings = dict(settings or {})
         self.study, self.names, self.cohort, self.ledger, self.screened = study, sorted(names), cohort, ledger, screened
         self.members: list[str] = []
         self.number = 0
@@ -62,23 +71,14 @@ class Hub:
         Raises:
             MessageRefused: it is not of this study, has another version or another experiment, or is here already.
         """
-        site, said = hello.sender, hello.content
+        site = hello.sender
         if site not in self.names:
             raise MessageRefused(f"{site} is no site of this study", f"its sites are {', '.join(self.names)}")
         if site in self.members:
             raise MessageRefused(f"{site} takes part already", "stop the other process that bears its name")
         if hello.kind != "hello":
             raise MessageRefused(f"{site} begins with '{hello.kind}' instead of 'hello'", "join the study first")
-        if said.get("weft") != __version__:
-            raise MessageRefused(
-                f"{site} has Weft {said.get('weft')}, this study runs with {__version__}",
-                f"install it there: pip install weft=={__version__}",
-            )
-        if hello.study != self.study:
-            raise MessageRefused(
-                f"the experiment of {site} has the fingerprint {hello.study[:16]}, this study's is {self.study[:16]}",
-                "give it the study's file and patches: weft show FILE tells the fingerprint",
-            )
+        require_same(hello, self.study, self.settings)
         self.members = sorted([*self.members, site])
         self.ledger.note("returned" if event == "returned" else "joined", site, epoch=hello.epoch, step=hello.step)
 
@@ -152,11 +152,13 @@ class Hub:
             CohortError: too few sent what can be taken.
         """
         asked = {name: self._asked[name] for name in self.members}
-        first = self._agreed(asked)
+        first, strangers = self._agreed(asked)
+        agreed = {name: message for name, message in asked.items() if name not in strangers}
         if first.tag == CONTROL:
             self._left_out.clear()
-            self._note_failures(first, asked)
+            self._note_failures(first, agreed)
             self._opening = False
+        self._left_out |= strangers
         spoiling = self._spoiling(first, asked)
         for name, reason in spoiling.items():
             self._refuse(name, first, f"'{first.tag}': {reason}")
@@ -166,26 +168,23 @@ class Hub:
         taken = [message for name, message in asked.items() if name not in out]
         self.require_enough(epoch=first.epoch, step=first.step, without=tuple(out))
         if first.tag == DIGESTS:
-            self._compare(first, asked)
+            self._compare(first, agreed)
         self.number += 1
         self._asked = {}
         return combine([collective_of(message) for message in taken])
 
-    def _agreed(self, asked: dict[str, Message]) -> Message:
-        """What most ask for; the others are left out."""
+    def _agreed(self, asked: dict[str, Message]) -> tuple[Message, set[str]]:
+        """What most ask for, and who asks for something else."""
         votes = Counter(_question(message) for message in asked.values())
         question, count = votes.most_common(1)[0]
         right = next(message for message in asked.values() if _question(message) == question)
-        if count == len(asked):
-            return right
+        strangers = {name for name, message in asked.items() if _question(message) != question}
         if 2 * count <= len(asked):
             names = ", ".join(f"{name} asks for {_words(message)}" for name, message in asked.items())
             raise ProtocolError(names, "participants must yield the same collectives in the same order")
-        for name, message in asked.items():
-            if _question(message) != question:
-                self._left_out.add(name)
-                self._refuse(name, right, f"asks for {_words(message)} instead of {_words(right)}")
-        return right
+        for name in sorted(strangers):
+            self._refuse(name, right, f"asks for {_words(asked[name])} instead of {_words(right)}")
+        return right, strangers
 
     def _refuse(self, site: str, asked: Message, reason: str) -> None:
         self.ledger.note("refused", site, epoch=asked.epoch, step=asked.step, reason=reason)

@@ -9,32 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
-from weft import __version__
 from weft.config import CohortConfig
 from weft.engine import Participant, Together
 from weft.engine.collectives import Answer, CollectiveId
 from weft.engine.drivers import JournalEntry
 from weft.engine.loop import Steps
-from weft.errors import CohortError, MessageRefused
+from weft.errors import CohortError
 from weft.federated.hub import CONTROL, Hub
-from weft.federated.messages import Message, answer_to, ask_of, decode, encode
+from weft.federated.joining import hello_of
+from weft.federated.messages import Message, answer_in, answer_to, ask_of, decode, encode
 from weft.federated.network import Network
 from weft.federated.scenario import Scenario
 from weft.federated.site import Site
 from weft.federated.snapshots import flattened, shared_state, unflattened, weights_are_equal
-
-
-def hello_of(site: str, study: str, scenario: Scenario | None, *, epoch: int = 0, step: int = 0) -> Message:
-    """What a site says to join: its version, and in its fingerprint the experiment."""
-    said = {"weft": __version__, "torch": torch.__version__}
-    for event in scenario.at_joining(site) if scenario is not None else []:
-        if event.event == "version":
-            said["weft"] = "0.0.0"
-        else:
-            study = study[::-1]
-    return Message("hello", study, site, epoch, step, content=said)
 
 
 class Sites(Together):
@@ -133,20 +120,19 @@ class Sites(Together):
     def _answered(self, name: str, entry: JournalEntry, answer: Answer) -> Answer:
         if self.network is None:
             return answer
-        message = answer_to(self._message(name, entry), answer)
-        found: list[Message] = []
+        asked = self._message(name, entry)
+        message = answer_to(asked, answer)
+        found: list[Answer] = []
 
         def received(data: bytes) -> bool:
-            told = decode(data)
-            if (told.kind, told.study, told.sender, told.number) != ("answer", self.hub.study, "hub", message.number):
-                raise MessageRefused(f"{name} waits for the answer to exchange {message.number}", "it is not taken")
+            told = answer_in(data, asked)
             if found:
                 return False
             found.append(told)
             return True
 
         self.network.deliver(message, self._step, self._exchange, received, to=name)
-        return found[0].tensors
+        return found[0]
 
     # --- who is there -------------------------------------------------------------------------------------------------
 
@@ -195,7 +181,9 @@ class Sites(Together):
         for name in sorted(self.back):
             site = self.sites[name]
             self.hub.join(
-                hello_of(name, self.hub.study, self.scenario, epoch=position.epoch, step=position.step),
+                hello_of(
+                    name, self.hub.study, self.hub.settings, self.scenario, epoch=position.epoch, step=position.step
+                ),
                 event="returned",
             )
             self._rejoin(site, data)

@@ -35,10 +35,11 @@ from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
 from weft.federated.hub import Hub
+from weft.federated.joining import hello_of, settings_of
 from weft.federated.ledger import Ledger, read_ledger
 from weft.federated.profile import Profile
 from weft.federated.scenario import Scenario, load_scenario, write_scenario
-from weft.federated.simulation import Sites, hello_of
+from weft.federated.simulation import Sites
 from weft.federated.site import Site
 from weft.federated.traffic import summary, trained
 from weft.federated.watching import PooledHistory, facts_of_study, observers_of_site, observers_of_study
@@ -168,7 +169,7 @@ class _Study:
         self.ledger = Ledger(directory.ledger_file)
         self.hub = Hub(
             fingerprint(experiment), sorted(experiment.federation.sites), experiment.federation.cohort, self.ledger,
-            screened=experiment.training.precision != "fp16",
+            settings=settings_of(experiment), screened=experiment.training.precision != "fp16",
         )  # fmt: skip
         self.names: list[str] = []  # of the sites that may begin
         self.watching: list[Observer] = []  # the study, through its first site
@@ -208,7 +209,7 @@ class _Study:
         """Let the hub take in every site that it does not refuse."""
         for name in self.hub.names:
             try:
-                self.hub.join(hello_of(name, self.hub.study, self.scenario))
+                self.hub.join(hello_of(name, self.hub.study, self.hub.settings, self.scenario))
             except MessageRefused as error:
                 self.ledger.note("refused", name, reason=str(error))
         self.names = list(self.hub.members)
