@@ -1,4 +1,4 @@
-"""A computation in the original's style over shares of the breast cancer table, as the folder of COINSTAC's simulator."""
+"""A computation in the original's style over shares of the breast cancer table: the folder of COINSTAC's simulator."""
 
 from __future__ import annotations
 

@@ -125,6 +125,8 @@ class COINNLocal(Node):
             self.cache.clear()
         if not self.cache.get(Key.ARGS_CACHED):
             self.cache.update(cached_arguments(arguments, self.input))
+        for name, value in arguments.items():  # classes, for example, which no cache brings to the next process
+            self.cache.setdefault(name, value)
 
     @property
     def first(self) -> bool:

@@ -12,23 +12,12 @@ from weft.engine.collectives import Answer, Collective
 from weft.errors import ConfigError, MessageRefused, ProtocolError, UsageError
 from weft.interop.coinstac import io, records
 from weft.interop.coinstac.config.keys import Key, Phase
+from weft.interop.coinstac.experiment import SHARED
 from weft.interop.coinstac.hub import ANSWER, checked_name, exchange, read_file, summed
 from weft.interop.coinstac.storing import without_live
 
 if TYPE_CHECKING:
     from weft.interop.coinstac.nodes import COINNRemote
-
-# Arguments that one site may have otherwise than another.
-OWN_AFFAIRS = (
-    "batch_size",
-    "gpus",
-    "pin_memory",
-    "num_workers",
-    "verbose",
-    "load_limit",
-    "num_reducers",
-    "dataloader_args",
-)
 
 
 class NoData:
@@ -128,7 +117,7 @@ class RemoteCalls:
         first: Mapping[str, Any] = shared[self.names[0]] or {}
         for name, own in shared.items():
             assert isinstance(own, Mapping)
-            for key in sorted({*first, *own} - set(OWN_AFFAIRS)):
+            for key in ("task_id", *SHARED):
                 if own.get(key) != first.get(key):
                     raise ConfigError(
                         f"{key} is {first.get(key)!r} at {self.names[0]} and {own.get(key)!r} at {name}",

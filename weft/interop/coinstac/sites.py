@@ -188,5 +188,8 @@ def shared_arguments(cache: Mapping[str, Any], own: Mapping[str, Any]) -> dict[s
     from weft.interop.coinstac.arguments import DEFAULTS
 
     names = {*DEFAULTS, *own} - {"data_dir", "split_dir", "pretrained_path"}
-    found: dict[str, Any] = io.plain({name: cache[name] for name in sorted(names) if name in cache})
+    values = {name: cache[name] for name in sorted(names) if name in cache}
+    found: dict[str, Any] = io.plain(
+        {name: value.__name__ if isinstance(value, type) else value for name, value in values.items()}
+    )
     return found

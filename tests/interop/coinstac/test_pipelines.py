@@ -1,0 +1,210 @@
+"""COINSTAC's pipeline in both forms: the same bits as in one process, also when processes are killed; results at all
+sites; what is hostile or broken ends it, and is named.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import runpy
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.interop.coinstac.computation import CLASSES, LASTING_LOCAL, LASTING_REMOTE, LOCAL, SIZES, write
+from weft.engine import Together
+from weft.interop.coinstac.processes import ScriptError
+from weft.interop.coinstac.running import SiteRun, UserCode
+from weft.interop.coinstac.simulator import simulate
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="the simulator forks")]
+
+# Kills the process of one site when it has found what to ask second in a step, before it could say so; once.
+KILLER = """
+import os, pathlib, signal
+from weft.engine.drivers import Participant
+
+ARMED, plain = pathlib.Path(__file__).parent / 'armed', Participant.advance
+
+
+def advance(self, answer):
+    entry = plain(self, answer)
+    between = entry is not None and entry.id.tag.startswith('right factors') and entry.id.step >= 2
+    if between and self.name == 'local1' and ARMED.exists():
+        ARMED.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return entry
+
+
+Participant.advance = advance
+"""
+POWER = {"agg_engine": "powerSGD", "start_powerSGD_iter": 1, "matrix_approximation_rank": 2, "epochs": 2}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Weights of all sites, and everything that the remote wrote, by file."""
+    found: dict[str, Any] = {}
+    for site in SIZES:
+        file = folder / "output" / site / "simulatorRun" / "tumours" / "fold_0" / "best.tumours-0.pt"
+        found[site] = file.read_bytes()
+    results = folder / "output" / "remote" / "simulatorRun" / "tumours"
+    return found | {file.name: file.read_bytes() for file in sorted(results.rglob("*")) if file.is_file()}
+
+
+def lasting(folder: Path, **scripts: str) -> Path:
+    """Plays the persistent form; returns the folder."""
+    write(folder, POWER, **({"local": LASTING_LOCAL, "remote": LASTING_REMOTE} | scripts))
+    simulate(folder, folder / "local.py", folder / "remote.py", alias=True, persistent=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A computation with PowerSGD, in processes that are called again and again."""
+    return lasting(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_both_forms_give_the_bits_of_one_process(undisturbed: Path, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.py"
+    classes.write_text(CLASSES.replace("coinstac_dinunet", "weft.interop.coinstac"))
+    names = runpy.run_path(str(classes))
+    code = UserCode(names["MyTrainer"], names["MyDataset"])
+    runs = {}
+    for site in SIZES:
+        kept = json.loads((undisturbed / "cache" / site / "simulatorRun" / "weft" / "last.json").read_text())["cache"]
+        kinds = {"baseDirectory": "input", "outputDirectory": "output"}
+        state = {key: str(undisturbed / kind / site / "simulatorRun") for key, kind in kinds.items()}
+        runs[site] = SiteRun(
+            code, cache=kept, input={}, state=state | {"clientId": site}, site=site, sites=list(SIZES)
+        )  # fmt: skip
+    Together([run.participant() for run in runs.values()]).run()
+    for site, run in runs.items():
+        file = undisturbed / "output" / site / "simulatorRun" / "tumours" / "fold_0" / "best.tumours-0.pt"
+        written = torch.load(file, weights_only=True)["models"]["model"]
+        assert all(torch.equal(value, written[name]) for name, value in run.trainer.nn["model"].state_dict().items())
+        rows = (undisturbed / "output/remote/simulatorRun/tumours/fold_0/validation_log.csv").read_text().splitlines()
+        assert [list(map(float, row.split(","))) for row in rows[1:]] == run.report()["validation_log"]
+        run.close()
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_site_that_is_killed_between_the_two_sums_of_powersgd_goes_on_to_the_same_bits(
+    persistent: bool, undisturbed: Path, tmp_path: Path
+) -> None:
+    scripts = {"local": KILLER + LASTING_LOCAL, "remote": LASTING_REMOTE} if persistent else {"local": KILLER + LOCAL}
+    write(tmp_path, POWER, **scripts)
+    (tmp_path / "armed").touch()
+    arguments: dict[str, Any] = {"alias": True, "persistent": persistent}
+    with pytest.raises(ScriptError, match=r"local1: its process was killed \(SIGKILL\)") as raised:
+        simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", **arguments)
+    assert "--resume" in raised.value.hint
+    assert not (tmp_path / "armed").exists()
+    before = json.loads((tmp_path / "cache" / "pipeline.json").read_text())["iteration"]
+    simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", resume=True, **arguments)
+    assert before > 5
+    assert _without_places(outcome(tmp_path)) == _without_places(outcome(undisturbed))
+
+
+def _without_places(found: dict[str, Any]) -> dict[str, Any]:
+    """What was written, but for names of folders."""
+    logs = json.loads(found["logs.json"])
+    return found | {"logs.json": {key: value for key, value in logs.items() if not key.endswith("dir")}}
+
+
+def test_the_results_lie_at_every_site_and_say_the_same(undisturbed: Path) -> None:
+    results = undisturbed / "output" / "remote" / "simulatorRun" / "tumours"
+    with (results / "global_test_metrics.csv").open(newline="") as file:
+        header, line = csv.reader(file)
+    assert header == ["Loss", "Accuracy", "F1", "Precision", "Recall"]
+    assert len(line) == 5
+    assert (results / "fold_0" / "train_log_0.svg").read_text().startswith("<svg xmlns=")
+    for site in SIZES:
+        (archive,) = (undisturbed / "output" / site / "simulatorRun").glob("tumours_powerSGD_*.zip")
+        with zipfile.ZipFile(archive) as opened:
+            names = {name for name in opened.namelist() if not name.endswith("/")}
+            assert opened.read("global_test_metrics.csv") == (results / "global_test_metrics.csv").read_bytes()
+        assert names == {file.relative_to(results).as_posix() for file in results.rglob("*") if file.is_file()}
+        assert {"fold_0/logs.json", "fold_0/test_metrics.csv", "fold_0/validation_log.csv"} <= names
+        weights = undisturbed / "output" / site / "simulatorRun" / "tumours" / "fold_0" / "best.tumours-0.pt"
+        assert torch.load(weights, weights_only=True)["source"] == "coinstac"
+
+
+ENTRY = """
+import coinstac_dinunet
+from coinstac_dinunet import COINNLocal, COINNRemote
+from coinstac_dinunet.io import COINPyService
+from classes import MyDataset, MyTrainer
+
+
+class Server(COINPyService):
+    def get_local(self, msg):
+        local = COINNLocal(cache=self.cache, input=msg['data']['input'], state=msg['data']['state'], epochs=1,
+                           task_id='tumours')
+        return local, MyTrainer, MyDataset
+
+    def get_remote(self, msg):
+        remote = COINNRemote(cache=self.cache, input=msg['data']['input'], state=msg['data']['state'])
+        return remote, MyTrainer
+
+
+server = Server(verbose=False)
+server.start()
+"""
+
+
+def test_folds_follow_one_another_and_are_scored_together(tmp_path: Path) -> None:
+    """By a service of release 2.0. The scores over folds are counts over counts: each item is tested once."""
+    write(tmp_path, {"num_folds": 3, "batch_size": 32}, entry=ENTRY)
+    simulate(tmp_path, tmp_path / "entry.py", tmp_path / "entry.py", alias=True, persistent=True)
+    results = tmp_path / "output" / "remote" / "simulatorRun" / "tumours"
+    assert sorted(path.name for path in results.glob("fold_*")) == ["fold_0", "fold_1", "fold_2"]
+    right = total = 0.0
+    for fold in range(3):
+        splits = [
+            json.loads(file.read_text()) for file in tmp_path.glob(f"output/local*/*/tumours/splits/*_{fold}.json")
+        ]
+        tested = sum(len(split["test"]) for split in splits)
+        accuracy = float((results / f"fold_{fold}" / "test_metrics.csv").read_text().splitlines()[1].split(",")[1])
+        right, total = right + round(accuracy * tested), total + tested
+    assert total == sum(SIZES.values())
+    told = float((results / "global_test_metrics.csv").read_text().splitlines()[1].split(",")[1])
+    assert told == pytest.approx(right / total, abs=1e-5)
+
+
+HOSTILE = """
+import os, pathlib, pickle
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, (str(pathlib.Path(__file__).parent / 'executed'),)
+"""
+SENDING = """
+    if RECV['state']['clientId'] == 'local1' and local.out.get('weft'):
+        transfer = pathlib.Path(RECV['state']['transferDirectory'])
+        (transfer / 'weft-message.bin').write_bytes(pickle.dumps(Hostile()))
+    local.send()
+"""
+
+
+def test_a_hostile_message_of_a_site_is_refused_by_its_name_and_not_executed(tmp_path: Path) -> None:
+    write(tmp_path, local=HOSTILE + LOCAL.replace("\n    local.send()\n", SENDING))
+    with pytest.raises(ScriptError, match=r"remote: local1: a message of \d+ bytes is refused"):
+        simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", alias=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_an_error_of_a_script_names_the_site_the_file_and_the_line(tmp_path: Path) -> None:
+    broken = CLASSES.replace("loss = F.nll_loss(out, labels)", "loss = F.nll_loss(out, labels) / self.cache['missing']")
+    line = 1 + broken[: broken.index("self.cache['missing']")].count("\n")
+    write(tmp_path, classes=broken)
+    with pytest.raises(ScriptError) as raised:
+        simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", alias=True)
+    assert raised.value.message.startswith("local")
+    assert f"classes.py:{line}" in raised.value.message
+    assert "'missing'" in raised.value.message
+    assert "Traceback" not in str(raised.value)
