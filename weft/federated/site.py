@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from weft.engine.seeding import outer_randomness_kept, participant_seed, random_
 from weft.engine.signals import Interruption
 from weft.engine.state import Position
 from weft.errors import CheckpointError, ConfigError, DataError, Problem, WeftError
-from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, told_by_all
+from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, site_seed, told_by_all
 from weft.federated.dsgd import dSGD
 from weft.federated.pretraining import pretrained
 from weft.federated.snapshots import State, has_rounds, take_shared, with_digests
@@ -314,14 +313,9 @@ class Site:
 
 
 def site_experiment(study: Experiment, name: str) -> Experiment:
-    """What a site trains, with its own seed: no two sites draw the same random numbers.
-
-    The first site by name has the study's seed, and so the weights that training in one place begins with.
-    """
+    """What a site trains, with its own seed."""
     assert study.federation is not None
-    seed = study.seed
-    if name != min(study.federation.sites):
-        seed = int.from_bytes(hashlib.sha256(f"weft site {seed} {name}".encode()).digest()[:8]) >> 1
+    seed = site_seed(study.seed, name, study.federation.sites)
     run = study.run.model_copy(update={"progress": False})
     return study.at_site(name).model_copy(update={"name": f"{study.name} at {name}", "seed": seed, "run": run})
 
