@@ -268,7 +268,11 @@ def corpus() -> dict[str, bytes]:
         "huge-shape": {"shapes": [[2**53, 2**53], *header["shapes"][1:]]},
         "negative-shape": {"shapes": [[-6, -8], *header["shapes"][1:]]},
         "true-shape": {"shapes": [[True, 48], *header["shapes"][1:]]},
-        "empty-with-huge-strides": {"shapes": [[0, 2**53, 2**53], *header["shapes"][1:]]},
+        "empty-with-huge-strides": {"shapes": [*header["shapes"][:4], [0, 2**53, 2**53], *header["shapes"][5:]]},
+        "nine-dimensions": {"shapes": [[6, 8, 1, 1, 1, 1, 1, 1, 1], *header["shapes"][1:]]},
+        "not-a-number": {"content": {"loss": float("nan")}},
+        "large-whole-number": {"content": {"seed": 2**64}},
+        "deep": {"content": json.loads('{"a":' * 40 + "1" + "}" * 40)},
         "run-of-dtypes": {"dtypes": [["F32", 10**15]]},
         "unknown-dtype": {"dtypes": [["C128", 5], ["F64", 1], ["BOOL", 1], ["I64", 1]]},
         "path-as-sender": {"sender": "../../north"},
@@ -287,6 +291,9 @@ def corpus() -> dict[str, bytes]:
         "kept-twice-and-outside": {"kept": [0, 0, 99]},
     }.items():
         found[f"field-{name}"] = sealed(written(header | changed), payload)
+    for name, more in {"twice": b'"kind":"ask"', "infinite": b'"content":{"loss":1e999}'}.items():
+        cut = text.replace(b'"content":{},', b"") if name == "infinite" else text
+        found[f"field-{name}"] = sealed(cut.rstrip()[:-1] + b"," + more + b"}", payload)
     size = int.from_bytes(payload[:8], "little")
     places = json.loads(payload[8 : 8 + size])["places"]["data_offsets"][0] + 8 + size
     for name, place in {"before": -1, "behind": 10**6, "unordered": 47}.items():

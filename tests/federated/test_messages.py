@@ -14,6 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from tests.federated.hostile import STUDY, examples, parted, sealed, written
+from weft.engine import Gradients
 from weft.engine.collectives import Encoding, Gather, Robust, Sum, combine
 from weft.errors import MessageRefused, ProtocolError
 from weft.federated import Payload, TopK, dSGD, encoded_bytes
@@ -156,18 +157,40 @@ def _thinned(tensors: list[Tensor], encoding: Encoding) -> list[Tensor]:
 def test_what_payloads_and_topk_send_loses_nothing_on_the_way(numbers: Any, outer: str) -> None:
     strategy = Payload(TopK(dSGD(), 0.2), numbers) if outer == "payload" else TopK(Payload(dSGD(), numbers), 0.2)
     generator = torch.Generator().manual_seed(3)
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((9, 7), (5,))]
     for _ in range(4):  # from the second on, something has waited
-        gradients = [torch.randn(9, 7, generator=generator) * 1e-3, torch.randn(5, generator=generator)]
-        asked = strategy._changed(_one(Sum("gradients main", [*gradients, torch.ones(2, dtype=torch.float64)])))
-        collective = next(asked)
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        steps = strategy.average_gradients(Gradients("main", parameters, 16))
+        collective = next(steps)
+        assert collective.encoding == Encoding(numbers, sparse=True)
         message = decode(encode(ask_of(collective, **WHERE)))
         assert_same(message.tensors, collective.tensors)
         with pytest.raises(StopIteration):
-            asked.send(message.tensors)
+            steps.send(message.tensors)
 
 
-def _one(collective: Sum) -> Any:
-    yield collective
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor([2 - 2**-23, 2.0**-38]),  # rounded up to a power of two, beside fp16's smallest
+        torch.tensor([1.0, 2.0**-39]),
+        torch.tensor([1e300, 1e30, 1.0] * 30, dtype=torch.float64),  # beyond float32
+        torch.tensor([2.0**-149, 1e-40]),
+        torch.tensor([3.4e38, 1e30, -0.0]),
+        torch.tensor([float("inf"), 70000.0, 1.0]),
+    ],
+)
+def test_rounding_twice_gives_the_same_as_once(tensor: Tensor) -> None:
+    for numbers in ("fp32", "bf16", "fp16"):
+        once = rounded(tensor, numbers)
+        assert bits(rounded(once, numbers)) == bits(once)
+        message = ask_of(Sum("a", [once], encoding=Encoding(numbers)), **WHERE)  # type: ignore[arg-type]
+        assert_same(decode(encode(message)).tensors, [once])
+
+
+def test_fp16_keeps_the_smallest_numbers_that_it_can() -> None:
+    assert rounded(torch.tensor([2 - 2**-23, 2.0**-38]), "fp16").tolist() == [2.0, 2.0**-38]
 
 
 def test_the_tensors_are_a_safetensors_file() -> None:

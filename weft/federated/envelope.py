@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from weft.engine.collectives import Encoding
-from weft.federated.rounding import PLACE, may_be_sparse
+from weft.federated.rounding import may_be_sparse
 from weft.federated.wire import DTYPES, Form, Wrong, form_of, runs_of
 
 KINDS = ("hello", "welcome", "ask", "answer", "refused", "snapshot", "leave")
@@ -96,7 +96,7 @@ def read(data: bytes, most: int, memory: int) -> tuple[dict[str, Any], Encoding,
     forms, total = [], 0
     for place, (name, shape) in enumerate(zip(dtypes, shapes, strict=True)):
         form = _form(name, shape, encoding, place in kept, nonzero[place] if encoding.sparse else -1, memory)
-        total += max(form.numbers, 1) * form.dtype.itemsize
+        total += form.numbers * form.dtype.itemsize
         if total > memory:
             raise Wrong(f"its tensors take more than {memory} bytes")
         forms.append(form)
@@ -232,14 +232,9 @@ def _form(name: str, shape: Any, encoding: Encoding, kept: bool, nonzero: Any, m
     if nonzero == -1 and type(nonzero) is int:
         return form
     _whole_numbers([nonzero], "nonzero", form.numbers)
-    thin = Form(form.dtype, form.shape, form.sent, nonzero)
-    if not may_be_sparse(dtype, form.numbers, encoding) or not _is_shorter(thin):
+    if not may_be_sparse(dtype, form.numbers, encoding):
         raise Wrong("a tensor is sparse that travels whole")
-    return thin
-
-
-def _is_shorter(form: Form) -> bool:
-    return form.nonzero * (form.sent.itemsize + PLACE) < form.numbers * form.sent.itemsize
+    return Form(form.dtype, form.shape, form.sent, nonzero)
 
 
 def _is_kept(form: Form, encoding: Encoding) -> bool:
