@@ -1,0 +1,131 @@
+"""The live profile of a study: what is counted, that it changes nothing, and that it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.federated.lab import SIZES, outcome, simulate_and_die, study
+from weft.cli.app import app
+from weft.engine import Collective, Participant, RunResult, Sum, Together
+from weft.engine.collectives import Answer
+from weft.engine.seeding import random_state
+from weft.engine.state import Position
+from weft.federated.profile import Profile
+from weft.federated.study import simulate
+from weft.runs import RunDirectory, read_rows
+
+pytest.importorskip("sklearn")
+
+
+def _working(seconds: float, turns: int) -> Generator[Collective, Answer, RunResult]:
+    """What a site does that computes so long before every message."""
+    for _ in range(turns):
+        ends = time.perf_counter() + seconds
+        while time.perf_counter() < ends:
+            pass
+        yield Sum("control", [torch.zeros(2)])
+    return RunResult("finished", 1, turns, 0.0)
+
+
+def test_early_sites_wait_for_the_slowest_of_each_turn(tmp_path: Path) -> None:
+    profile = Profile(RunDirectory(tmp_path), ["fast", "slow"])
+    start = {"fast": lambda: _working(0.002, 10), "slow": lambda: _working(0.01, 10)}
+    participants = [
+        Participant(name, profile.sites[name].timed(start[name]), Position, random_state()) for name in start
+    ]
+    Together(participants).run()
+    profile.turn_over()
+    fast, slow = (profile.sites[name].spent for name in ("fast", "slow"))
+    assert fast.computing >= 10 * 0.002
+    assert slow.computing >= 10 * 0.01
+    # each turn lasts as long as its slowest: both sites account for the same time
+    assert fast.computing + fast.waiting == pytest.approx(slow.computing + slow.waiting, abs=1e-9)
+
+
+def test_a_failure_reaches_what_the_clock_is_wound_around() -> None:
+    seen: list[BaseException] = []
+
+    def steps() -> Generator[Collective, Answer, RunResult]:
+        try:
+            yield Sum("control", [torch.zeros(1)])
+        except ValueError as error:
+            seen.append(error)
+            raise
+        raise AssertionError
+
+    clock = Profile(RunDirectory(Path("unused")), ["only"]).sites["only"]
+    wound = clock.timed(steps)()
+    next(wound)
+    with pytest.raises(ValueError, match="it failed"):
+        wound.throw(ValueError("it failed"))
+    assert len(seen) == 1
+    again = clock.timed(steps)()
+    next(again)
+    again.close()  # a generator that is closed sees no error
+
+
+def test_a_row_per_site_and_epoch_with_the_counts_of_the_result(tmp_path: Path) -> None:
+    done = simulate(study(), out=tmp_path / "study")
+    rows = list(read_rows(done.path / "profile.csv"))
+    for name in SIZES:
+        own = [row for row in rows if row["site"] == name]
+        assert [(row["part"], row["epoch"]) for row in own] == [
+            ("opening", 0), ("epoch", 1), ("epoch", 2), ("epoch", 3), ("end", 3),
+        ]  # fmt: skip
+        told = done.result["sites"][name]
+        assert sum(int(row["items"]) for row in own) == told["trained"]["items"]
+        assert sum(int(row["sent"]) for row in own) == told["bytes"]["sent"]
+        kinds = told["bytes"]["by_kind"]
+        assert set(kinds) == {"opening", "control", "gradients", "scores", "epoch"}
+        assert sum(int(row["messages"]) for row in own) == sum(kind["messages"] for kind in kinds.values())
+        parameters = 8 * sum(value.numel() for value in _weights(done.path).values())
+        assert {row["model_bytes"] for row in own} == {parameters}
+        assert own[-1]["optimizer_bytes"] == parameters  # one momentum per parameter
+        # the largest exchange is asked and answered
+        assert all(int(row["journal_bytes"]) >= 2 * parameters for row in own if row["part"] != "opening")
+        assert all(float(row["computing"]) > 0 <= float(row["waiting"]) for row in own)
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_after_a_kill_no_epoch_is_told_twice_and_all_bytes_once(tmp_path: Path) -> None:
+    undisturbed = simulate(study(), out=tmp_path / "whole")
+    out = tmp_path / "killed"
+    simulate_and_die(study(), out, "south", 2)
+    done = simulate(out, ["run.observers=[]"], resume=True)
+    assert outcome(done.path) == outcome(undisturbed.path)
+    rows = list(read_rows(out / "profile.csv"))
+    for name in SIZES:
+        own = [row for row in rows if row["site"] == name]
+        assert [row["epoch"] for row in own if row["part"] == "epoch"] == [1, 2, 3]
+        assert sum(int(row["sent"]) for row in own) == undisturbed.result["sites"][name]["bytes"]["sent"]
+        assert sum(int(row["items"]) for row in own) == undisturbed.result["sites"][name]["trained"]["items"]
+        texts = [(path / "sites" / name / "own.csv").read_text() for path in (out, undisturbed.path)]
+        assert texts[0] == texts[1]
+
+
+def test_the_command_shows_a_study_also_before_its_end(tmp_path: Path) -> None:
+    done = simulate(study(training__epochs=1), out=tmp_path / "study")
+    (done.path / "result.json").unlink()  # as while it runs
+    shown = CliRunner().invoke(app, ["federate", "profile", str(done.path)])
+    assert shown.exit_code == 0, shown.output
+    for word in (*SIZES, "Computing", "Waiting", "Sent", "Model", "Largest exchange"):
+        assert word in shown.output
+    told = CliRunner().invoke(app, ["federate", "profile", str(done.path), "--json"])
+    sites = json.loads(told.stdout)["sites"]
+    assert set(sites) == set(SIZES)
+    assert sites["north"]["sent"] == done.result["sites"]["north"]["bytes"]["sent"]
+    refused = CliRunner().invoke(app, ["federate", "profile", str(done.path / "sites" / "north")])
+    assert refused.exit_code != 0
