@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import statistics
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from tests.federated.lab import SIZES, outcome, rows_of, simulate_and_die, study
 from weft.actions import TrainedRun
 from weft.actions import open as open_trained
 from weft.actions import resume as go_on
-from weft.errors import UsageError
+from weft.engine import Observer
+from weft.errors import Stopped, UsageError
 from weft.federated.study import simulate
 
 pytest.importorskip("sklearn")
@@ -64,6 +67,27 @@ def test_the_summary_has_mean_deviation_and_scores_of_all_items_together(done: T
 def test_a_fold_is_the_study_of_that_fold_alone(done: TrainedRun, tmp_path: Path) -> None:
     alone = simulate(_written(fold=2), out=tmp_path / "study")
     assert outcome(alone.path) == outcome(done.path / "fold-2")
+
+
+class StopsInTheSecondFold(Observer):
+    """As a user would with Ctrl-C."""
+
+    def on_checkpoint(self, path: Path, kind: str) -> None:
+        if "fold-2" in path.parts:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_a_study_stopped_in_the_second_fold_tells_how_all_go_on(done: TrainedRun, tmp_path: Path) -> None:
+    stops = {"run__observers": ["tests.federated.test_folds.StopsInTheSecondFold"]}
+    with pytest.raises(Stopped) as caught:
+        simulate(_written(**stops), out=tmp_path / "study")
+    command = f"weft federate simulate --resume {tmp_path / 'study'}"
+    assert caught.value.hint.endswith(command)
+    stopped = json.loads((tmp_path / "study" / "result.json").read_text())
+    assert (stopped["status"], stopped["resume"]) == ("stopped", command)
+    again = simulate(tmp_path / "study", ["run.observers=[]"], resume=True)
+    assert again.scores == done.scores
 
 
 @pytest.mark.slow

@@ -71,6 +71,8 @@ def simulate(
         print_json({"run": str(done.path), **done.result})
         return
     if "comparison" in done.result:
+        if "folds" in done.result:
+            typer.echo("means over the folds:")
         _print_comparison(done.result["comparison"])
     if not Settings.quiet:
         for name, site in done.result["sites"].items():
