@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
@@ -24,10 +24,11 @@ from weft.engine.collectives import Answer
 from weft.engine.loop import Steps
 from weft.engine.memory import lifetime_peak
 from weft.engine.run import Run
-from weft.federated.traffic import count_step, summary, trained
+from weft.federated.traffic import LARGEST, count_step, summary, trained
 from weft.monitor.words import duration
 from weft.runs import History, RunDirectory
 
+_EVERY = 7  # messages; reading the processors' clock costs microseconds: it is read for one of so many
 _MOST_SHOWN = 8  # sites of the live table
 
 
@@ -35,7 +36,8 @@ _MOST_SHOWN = 8  # sites of the live table
 class Spent:
     """What a site spent on a part of the study: seconds, steps with items, items, messages and bytes.
 
-    `processor` counts the seconds of all threads of the process while the site was computing.
+    `processor` counts the seconds of all threads of the process while the site was computing, estimated from one of
+    every seven messages.
     """
 
     computing: float = 0.0
@@ -136,7 +138,8 @@ class SiteClock(Observer):
         self._memory: dict[str, int] = {}
         self._loss: float | None = None
         self._began = self._processor = 0.0
-        self._asked = self._journal = 0
+        self._advances, self._looks = 0, False
+        self._sampled = [0.0, 0.0]  # seconds, and seconds of processors, of the messages that were looked at
 
     def timed(self, start: Callable[[], Steps]) -> Callable[[], Steps]:
         """What a site does, with the clock around it."""
@@ -145,7 +148,10 @@ class SiteClock(Observer):
     def __enter__(self) -> None:
         if self.turn:  # it was answered: the turn in which it asked is over
             self._profile.turn_over()
-        self._processor = time.process_time()
+        self._looks = self._advances % _EVERY == 0
+        self._advances += 1
+        if self._looks:
+            self._processor = time.process_time()
         self._began = time.perf_counter()
 
     def __exit__(
@@ -154,15 +160,9 @@ class SiteClock(Observer):
         seconds = time.perf_counter() - self._began
         self.turn += seconds
         self.spent.computing += seconds
-        self.spent.processor += time.process_time() - self._processor
-
-    def note_message(self, tensors: Sequence[Tensor], *, answer: bool) -> None:
-        """Remember the largest exchange: it is what the journal holds until everybody has been answered."""
-        held = _size_of(tensors)
-        if answer:
-            self._journal = max(self._journal, self._asked + held)
-        else:
-            self._asked = held
+        if self._looks:
+            self._sampled[0] += seconds
+            self._sampled[1] += time.process_time() - self._processor
 
     def on_build(self, run: Run) -> None:
         self._run = run
@@ -219,18 +219,21 @@ class SiteClock(Observer):
         spent = self._since_last_row()
         self._profile.rows.append(
             {"site": self.name, "epoch": self.epoch, "part": part, **spent.as_row(), **self._memory,
-             "journal_bytes": self._journal, "process_peak_bytes": lifetime_peak()}
+             "journal_bytes": self.run.state.beside.get(LARGEST, 0), "process_peak_bytes": lifetime_peak()}
         )  # fmt: skip
         self.total, self.spent = self.total.plus(spent), Spent()
+        self._sampled = [0.0, 0.0]
 
     def _since_last_row(self) -> Spent:
         """Counts are kept with the site's state, in all: what is new is what no row tells yet."""
+        whole, processor = self._sampled
+        spent = replace(self.spent, processor=self.spent.computing * processor / whole if whole else 0.0)
         if self._run is None:
-            return self.spent
+            return spent
         counts, told = self._run.state.beside, self.total
         moved, done = summary(counts), trained(counts)
         return replace(
-            self.spent,
+            spent,
             steps=done["steps"] - told.steps,
             items=done["items"] - told.items,
             messages=sum(kind["messages"] for kind in moved["by_kind"].values()) - told.messages,
@@ -267,12 +270,8 @@ class _Timed(Generator[Collective, Answer, RunResult]):
         self._steps, self._clock = steps, clock
 
     def send(self, answer: Answer) -> Collective:
-        if answer is not None:  # as it is when a generator begins
-            self._clock.note_message(answer, answer=True)
         with self._clock:
-            collective = self._steps.send(answer)
-        self._clock.note_message(collective.tensors, answer=False)
-        return collective
+            return self._steps.send(answer)
 
     def throw(self, *error: Any) -> Collective:
         return self._steps.throw(*error)

@@ -8,7 +8,9 @@ from typing import Any
 from weft.engine.collectives import Answer, Collective
 from weft.federated.sizes import encoded_bytes
 
-Counts = dict[str, int]  # "<kind> messages", "<kind> sent", "<kind> received", "trained steps", "trained items"
+# "<kind> messages", "<kind> sent", "<kind> received"; "trained steps", "trained items"; bytes of the largest exchange
+Counts = dict[str, int]
+LARGEST = "largest exchange"
 
 
 def counted(
@@ -26,9 +28,12 @@ def counted(
         while True:
             word = kind or collective.tag.split()[0]
             _add(counts, f"{word} messages", 1)
-            _add(counts, f"{word} sent", encoded_bytes(collective.tensors, collective.encoding))
+            sent = encoded_bytes(collective.tensors, collective.encoding)
+            _add(counts, f"{word} sent", sent)
             answer = yield collective
-            _add(counts, f"{word} received", encoded_bytes(answer, collective.encoding))
+            received = encoded_bytes(answer, collective.encoding)
+            _add(counts, f"{word} received", received)
+            counts[LARGEST] = max(counts.get(LARGEST, 0), sent + received)
             collective = steps.send(answer)
     except StopIteration as end:
         return end.value
