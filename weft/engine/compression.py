@@ -29,6 +29,10 @@ class HalvedGradients(OverlappedGradients):
 
         self._hook: Any = default_hooks.bf16_compress_hook if method == "bf16" else default_hooks.fp16_compress_hook
 
+    def tells_beside(self, buckets: list[Bucket]) -> bool:
+        """No: it would be rounded."""
+        return False
+
     def start(self, bucket: Bucket) -> Callable[[], Tensor]:
         """Begin to sum a bucket, rounded."""
         return _awaited(self._hook(dist.group.WORLD, bucket))
@@ -52,6 +56,10 @@ class LowRankGradients(OverlappedGradients):
         self._memory: Any = powerSGD_hook.PowerSGDState(
             process_group=None, matrix_approximation_rank=rank, start_powerSGD_iter=warmup_steps
         )
+
+    def tells_beside(self, buckets: list[Bucket]) -> bool:
+        """No: it would be factorised."""
+        return False
 
     def overlaps(self, model: nn.Module) -> bool:
         """Not where batch statistics are exchanged in the backward pass: a bucket holds it up until the sum of its

@@ -9,6 +9,7 @@ per window of accumulated batches.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +18,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from weft.engine.exchange import exchanging
-from weft.engine.strategy import Gradients, PooledGradients
+from weft.engine.strategy import Exchange, Gradients, PooledGradients
 from weft.errors import ProtocolError
 
 # The first bucket is small, so that the network is busy early; the others are large enough for its full speed.
 FIRST_BYTES, BYTES = 2**20, 25 * 2**20
+_MOST_FLAGS = 4
 
 
 class Bucket:
@@ -33,13 +35,16 @@ class Bucket:
         name: the same in every run for the same parameters.
         parameters: of one type on one device.
         last: whether it is the last of its network.
+        room: for so many further numbers, which are summed with the gradients.
     """
 
-    def __init__(self, name: str, parameters: list[nn.Parameter], *, last: bool) -> None:
+    def __init__(self, name: str, parameters: list[nn.Parameter], *, last: bool, room: int = 0) -> None:
         first = parameters[0]
         self._parameters = parameters
-        self._flat = torch.zeros(sum(map(torch.numel, parameters)), dtype=first.dtype, device=first.device)
-        parts = torch.split(self._flat, [parameter.numel() for parameter in parameters])
+        count = sum(map(torch.numel, parameters))
+        self._flat = torch.zeros(count + room, dtype=first.dtype, device=first.device)
+        self._gradients, self.beside = self._flat[:count], self._flat[count:]
+        parts = torch.split(self._gradients, [parameter.numel() for parameter in parameters])
         self._views = [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
         self._name = name
         self._last = last
@@ -51,7 +56,7 @@ class Bucket:
         return self._name
 
     def buffer(self) -> Tensor:
-        """All its gradients, flat."""
+        """All its gradients, flat, and what goes beside them."""
         return self._flat
 
     def gradients(self) -> list[Tensor]:
@@ -75,12 +80,19 @@ class Bucket:
         for view, parameter in zip(self._views, self._parameters, strict=True):
             view.zero_() if parameter.grad is None else view.copy_(parameter.grad)
 
+    def summed(self) -> Tensor:
+        """The sum over all processes, waited for once."""
+        assert self.sum is not None
+        total = self.sum()
+        self.sum = lambda: total
+        return total
+
     def deliver(self, total: Tensor, share: float) -> None:
         """Make the sum over processes, divided by `share`, the gradients of the parameters."""
         if total is not self._flat:
             self._flat.copy_(total)
         if share not in (0.0, 1.0):
-            self._flat.div_(share)
+            self._gradients.div_(share)
         for parameter, view in zip(self._parameters, self._views, strict=True):
             # Fused optimizers go through the memory of both side by side, so the gradient has the parameter's layout.
             alike = view.stride() == parameter.stride()
@@ -102,6 +114,39 @@ class OverlappedGradients(PooledGradients):
         self._sent = 0
         self._names: dict[nn.Parameter, str] = {}
         self._hears = True  # when gradients are complete
+
+    def tells_beside(self, buckets: list[Bucket]) -> bool:
+        """Whether what is said of the gradients travels in their last bucket, which leaves after the backward pass.
+
+        Elsewhere it has an exchange of its own: numbers of 16 bits cannot hold it, compression would change it, and to
+        read it from an accelerator would make the processor wait for it.
+        """
+        return bool(buckets) and all(_is_plain(bucket) for bucket in buckets)
+
+    def average_gradients(self, gradients: Gradients) -> Exchange:
+        """Replace the gradients by their sum over all processes, divided by the items that the batch really had."""
+        self._begin(gradients)
+        if not self.tells_beside(self._expected):
+            yield from super().average_gradients(gradients)
+            return
+        weight, *others = self.said(gradients)
+        *before, last = self._expected
+        for bucket in before[self._sent :]:
+            self._send(bucket)
+        # Two numbers for the weight, a sum of class weights maybe: one of 32 bits is no better than 1e-7.
+        upper = float(torch.tensor(weight, dtype=last.beside.dtype))
+        lower = weight - upper if math.isfinite(weight) else 0.0
+        room = len(last.beside) - len(others) - 3
+        last.beside.copy_(torch.tensor([_check(last), upper, lower, *others, *([0.0] * room)], dtype=torch.float64))
+        self._send(last)
+        self._wait()
+        check, upper, lower, *others = last.beside.tolist()
+        if check != _check(last) * dist.get_world_size():
+            raise ProtocolError(
+                f"other processes send other gradients than rank {dist.get_rank()}, of network {gradients.network}",
+                "processes must decide alike: look for decisions from local data in a task",
+            )
+        self.hear(gradients, [], [upper + lower, *others[: len(others) - room]])
 
     def watch(self, model: nn.Module) -> None:
         """Be told when a gradient is complete."""
@@ -129,10 +174,16 @@ class OverlappedGradients(PooledGradients):
                 if parameter not in self._names:  # a task's own optimizer may have some that are not the model's
                     self._meet(parameter, f"beside the model {len(self._names)}")
             self._buckets = {known: buckets for known, buckets in self._buckets.items() if not set(known) & set(key)}
-            self._buckets[key] = in_buckets(parameters, self._names)
+            self._buckets[key] = self._made(parameters)
         self._expected = self._buckets[key]
         self._bucket_of = {parameter: bucket for bucket in self._expected for parameter in bucket.parameters()}
         self._sent = 0
+
+    def _made(self, parameters: list[nn.Parameter]) -> list[Bucket]:
+        buckets = in_buckets(parameters, self._names)
+        if self.tells_beside(buckets):
+            return in_buckets(parameters, self._names, room=3 + _MOST_FLAGS + len(parameters))
+        return buckets
 
     def _arrived(self, parameter: nn.Parameter) -> None:
         bucket = self._bucket_of.get(parameter)
@@ -144,7 +195,8 @@ class OverlappedGradients(PooledGradients):
                 "use torch.utils.checkpoint with use_reentrant=False",
             )
         bucket.missing.discard(parameter)
-        while self._sent < len(self._expected) and not self._expected[self._sent].missing:
+        leaving = len(self._expected) - int(len(self._expected[-1].beside) > 0)
+        while self._sent < leaving and not self._expected[self._sent].missing:
             self._send(self._expected[self._sent])
 
     def _send(self, bucket: Bucket) -> None:
@@ -165,24 +217,44 @@ class OverlappedGradients(PooledGradients):
 
     def sent(self, gradients: Gradients) -> list[Tensor]:
         """None: what did not leave in the backward pass leaves now, by itself."""
-        if not self._expected:
-            self._expect(gradients.parameters)
+        self._begin(gradients)
         for bucket in self._expected[self._sent :]:
             self._send(bucket)
         return []
 
     def take(self, gradients: Gradients, sums: list[Tensor], share: float) -> None:
         """Wait for the sums."""
-        for bucket in self._expected:
-            assert bucket.sum is not None
-            with exchanging("gradients"):
-                total = bucket.sum()
+        for bucket, total in zip(self._expected, self._wait(), strict=True):
             bucket.deliver(total, share)
         self._expected, self._bucket_of = [], {}
 
+    def _begin(self, gradients: Gradients) -> None:
+        if not self._expected:
+            self._expect(gradients.parameters)
 
-def in_buckets(parameters: list[nn.Parameter], names: dict[nn.Parameter, str]) -> list[Bucket]:
-    """Buckets of parameters, those first whose gradients come first: a backward pass begins at the end of the model."""
+    def _wait(self) -> list[Tensor]:
+        """The sums of all buckets, which have been sent."""
+        with exchanging("gradients"):
+            return [bucket.summed() for bucket in self._expected]
+
+
+def _is_plain(bucket: Bucket) -> bool:
+    return bucket.buffer().device.type == "cpu" and bucket.buffer().dtype in (torch.float32, torch.float64)
+
+
+def _check(bucket: Bucket) -> int:
+    """A number that processes which send different parameters are unlikely to share; sums of it are exact."""
+    return int(bucket.index()[:4], 16)
+
+
+def in_buckets(parameters: list[nn.Parameter], names: dict[nn.Parameter, str], room: int = 0) -> list[Bucket]:
+    """Buckets of parameters, those first whose gradients come first: a backward pass begins at the end of the model.
+
+    Args:
+        parameters: of a network.
+        names: of all parameters.
+        room: for further numbers, in the last bucket.
+    """
     groups: list[list[nn.Parameter]] = []
     size = 0
     for parameter in reversed(parameters):
@@ -193,7 +265,11 @@ def in_buckets(parameters: list[nn.Parameter], names: dict[nn.Parameter, str]) -
             size = 0
         groups[-1].append(parameter)
         size += parameter.numel() * parameter.element_size()
-    return [Bucket(_name_of(group, names), group, last=group is groups[-1]) for group in groups]
+    lasts = [group is groups[-1] for group in groups]
+    return [
+        Bucket(_name_of(group, names), group, last=last, room=room if last else 0)
+        for group, last in zip(groups, lasts, strict=True)
+    ]
 
 
 def _name_of(group: list[nn.Parameter], names: dict[nn.Parameter, str]) -> str:

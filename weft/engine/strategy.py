@@ -138,10 +138,17 @@ class PooledGradients(Strategy):
 
         What no process's items reached has no gradient, as with one process: an optimizer with momentum would move it.
         """
-        there = [int(parameter.grad is not None) for parameter in gradients.parameters]
-        said = torch.tensor([gradients.weight, *gradients.flags, *there], dtype=torch.float64)
+        said = torch.tensor(self.said(gradients), dtype=torch.float64)
         *sums, told = yield Sum(f"gradients {gradients.network}", [*self.sent(gradients), said])
-        total, *counts = told.tolist()
+        self.hear(gradients, sums, told.tolist())
+
+    def said(self, gradients: Gradients) -> list[float]:
+        """What goes with the gradients: their weight, the flags, and for each parameter whether items reached it."""
+        return [gradients.weight, *gradients.flags, *(parameter.grad is not None for parameter in gradients.parameters)]
+
+    def hear(self, gradients: Gradients, sums: list[Tensor], told: list[float]) -> None:
+        """Make the sums the gradients, and those of what all said the flags."""
+        total, *counts = told
         flags, reached = counts[: len(gradients.flags)], counts[len(gradients.flags) :]
         gradients.failed, gradients.flags = not math.isfinite(total), [int(flag) for flag in flags]
         self.take(gradients, sums, total / self.batch_size)
