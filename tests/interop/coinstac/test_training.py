@@ -324,6 +324,7 @@ class Counting(TwoNetworks):
 
     def iteration(self, batch: Any) -> dict[str, Any]:
         self.cache["batches"] = self.cache.get("batches", 0) + 1
+        self.cache.setdefault("sizes", []).append(len(batch["inputs"]))
         noisy = batch["inputs"] + 0.1 * torch.randn(batch["inputs"].shape)
         return super().iteration({**batch, "inputs": noisy})
 
@@ -361,7 +362,7 @@ def test_a_site_that_dies_goes_on_to_the_same_end(tmp_path: Path, engine: str, e
                 together.restart("local1")
         assert turns > 27
         end = {site: weights(run) for site, run in runs.items()}
-        batches = {site: run.cache["batches"] for site, run in runs.items()}
+        batches = {site: (run.cache["batches"], run.cache["sizes"]) for site, run in runs.items()}
         outcomes.append((end, {**runs["local1"].report(), "traffic": None}, batches))
     first, second = outcomes
     for site, values in first[0].items():

@@ -37,7 +37,7 @@ from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.scores import COINNScores, labels_of
 from weft.interop.coinstac.strategies import LearnerStrategy, TrainingScores, build_strategy
-from weft.interop.coinstac.task import COINNTask
+from weft.interop.coinstac.task import COINNTask, own_copy
 from weft.interop.coinstac.trainer import COINNTrainer, require_only_called
 from weft.interop.usercode import called
 from weft.runs.files import write_atomically
@@ -67,7 +67,8 @@ class SiteRun:
 
     Args:
         code: the user's classes.
-        cache: the site's arguments (`cached_arguments`), with "split_dir" and "split_file" of the fold.
+        cache: the site's arguments (`cached_arguments`), with "split_dir" and "split_file" of the fold. The trainer has
+            a copy, and what it writes there belongs to the saved state.
         input, state: what COINSTAC says.
         site: its name.
         sites: the names of all.
@@ -100,7 +101,7 @@ class SiteRun:
     ) -> None:
         require_plain_loading(code.data_handle)
         require_only_called(code.trainer)
-        self.code, self.cache, self.input, self.state = code, cache, input, state
+        self.code, self.cache, self.input, self.state = code, own_copy(cache), input, state
         self.site, self.sites, self.folder, self.every_step = site, sorted(sites), folder, every_step
         self.dataloader_args = dict(dataloader_args or {})
         self.pretrain_args = dict(cache.get("pretrain_args") or pretrain_args or {})
@@ -117,7 +118,7 @@ class SiteRun:
         self._pretrained: dict[str, torch.Tensor] | None = None
         self._store = CheckpointFolder(folder / "checkpoints", keep=3) if folder is not None else CheckpointMemory()
         self.agreed: dict[str, Any] | None = None
-        self.handle, self.trainer = self._made(cache)
+        self.handle, self.trainer = self._made(self.cache)
 
     def _made(self, cache: dict[str, Any]) -> tuple[COINNDataHandle, COINNTrainer]:
         code = self.code

@@ -123,7 +123,7 @@ class Pooled:
 
     def states(self) -> list[Tensor]:
         """Sums, float64; none for an object that has none."""
-        return [torch.as_tensor(getattr(self.own, name)).detach().cpu().double() for name in self.names or ()]
+        return [_wide(getattr(self.own, name)) for name in self.names or ()]
 
     def load(self, states: Sequence[Tensor]) -> None:
         """Take the sums of all sites."""
@@ -149,7 +149,7 @@ class Pooled:
         """The state of all sites together, for JSON: sums, or what each of them told."""
         if self.names is None:
             return self.heard or self.serialized()
-        return [torch.as_tensor(getattr(self.value, name)).double().tolist() for name in self.names]
+        return [_wide(getattr(self.value, name)).tolist() for name in self.names]
 
     @property
     def value(self) -> Any:
@@ -169,6 +169,10 @@ def _json(value: Any) -> Any:
     except (TypeError, ValueError) as error:
         hint = "return numbers and lists, for example tensor.tolist()"
         raise DataError(f"{file_of(value)}: {type(value).__name__}.serialize is no JSON: {error}", hint) from error
+
+
+def _wide(value: Any) -> Tensor:
+    return torch.as_tensor(value.detach() if isinstance(value, Tensor) else value, dtype=torch.float64, device="cpu")
 
 
 def _like(value: Any, state: Tensor) -> Any:

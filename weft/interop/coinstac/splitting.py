@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from weft.data.splits import NAMES, divide_by_ratio, divide_into_folds
 from weft.errors import ConfigError, DataError
 from weft.interop.coinstac.arguments import within
@@ -43,7 +45,7 @@ def prepare_splits(handle: COINNDataHandle) -> dict[str, str]:
         old.unlink()
     splits = _given(handle) or _made(handle)
     for name, split in splits.items():
-        write_atomically(folder / name, json.dumps(split).encode())
+        write_atomically(folder / name, json.dumps(split, default=_plain).encode())
     cache["split_dir"] = str(folder)
     cache["splits"] = {str(number): name for number, name in enumerate(splits)}
     return dict(cache["splits"])
@@ -52,7 +54,7 @@ def prepare_splits(handle: COINNDataHandle) -> dict[str, str]:
 def _given(handle: COINNDataHandle) -> dict[str, Split] | None:
     """The splits that lie in files, in the order of their names, numbers counting as numbers."""
     cache, base = handle.cache, base_directory(handle.state)
-    named = cache.get("split_dir")
+    named = cache.setdefault("given_split_dir", cache.get("split_dir"))  # `split_dir` is where they lie afterwards
     folder = within(base, named or "splits", "split_dir")
     if named and not folder.is_dir():
         raise ConfigError(
@@ -65,6 +67,13 @@ def _given(handle: COINNDataHandle) -> dict[str, Split] | None:
         files = [within(base, name, "split_files") for name in cache["split_files"]]
     ordered = sorted(files, key=lambda file: (len(file.stem), file.stem))
     return {file.name: read_split(file) for file in ordered} or None
+
+
+def _plain(value: Any) -> Any:
+    """Names that come from NumPy or pandas, as those of JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise DataError(f"list_files named {value!r}, a {type(value).__name__}", "name files by texts or numbers")
 
 
 def read_split(file: Path) -> Split:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch.optim import Optimizer
 from weft.data import Batch
 from weft.engine.run import Run
 from weft.errors import DataError
-from weft.interop.coinstac.config.keys import Key
 from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.metrics import COINNMetrics
@@ -53,7 +53,7 @@ class COINNTask(Task):
         self.lines: dict[int, list[float]] = {}
         self.items: dict[str, SiteItems] = {}
         self.run: Run | None = None
-        self._given = dict(trainer.cache)
+        self._given = own_copy(trainer.cache)
         self._waiting: tuple[int, list[dict[str, Any]]] | None = None  # iterations of a file that is not complete
 
     @property
@@ -219,22 +219,28 @@ class COINNTask(Task):
         for pooled, sums, told in zip(self.training, state["sums"], json.loads(state["told"]), strict=True):
             pooled.own, pooled.told = pooled.filled(sums), told
         self.lines = {int(epoch): line for epoch, line in json.loads(state["lines"]).items()}
-        self.trainer.cache.update(json.loads(state["cache"]))
+        written = json.loads(state["cache"])
+        self.trainer.cache.update(written)
+        for key in written:  # it stays different from what the site was told
+            self._given.pop(key, None)
 
     def _written(self) -> dict[str, Any]:
         """Entries of the cache that are new or changed, as far as JSON knows them."""
         found = {}
         for key, value in self.trainer.cache.items():
-            if key in tuple(Key) or (key in self._given and self._given[key] is value):
-                continue
             try:
-                json.dumps(value, allow_nan=True)
+                told = json.dumps({key: value})
+                known = key in self._given and json.dumps({key: self._given[key]}) == told
             except (TypeError, ValueError):
                 continue
-            if not isinstance(key, str) or value == self._given.get(key):
-                continue
-            found[key] = value
+            if not known:
+                found[key] = value
         return found
+
+
+def own_copy(cache: Mapping[str, Any]) -> dict[str, Any]:
+    """A cache whose lists and dicts can be changed without changing those of another."""
+    return {key: copy.deepcopy(value) if isinstance(value, list | dict) else value for key, value in cache.items()}
 
 
 def files_of(numbers: Tensor) -> list[tuple[int, list[int]]]:
