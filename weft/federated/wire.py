@@ -131,7 +131,8 @@ def _written(
 
 
 def _bytes(flat: Tensor) -> memoryview:
-    return flat.view(torch.uint8).numpy().data
+    plain = flat.as_strided(flat.shape, (1,))  # a single number may lie with any stride, which `view` refuses
+    return plain.view(torch.uint8).numpy().data
 
 
 Group = tuple[str, torch.dtype, int]  # name, dtype, how many numbers
