@@ -16,7 +16,7 @@ from weft.actions.opening import load, open_experiment_data
 from weft.data import make_loader
 from weft.engine import CheckpointFolder, Observer, Run, build_run
 from weft.engine.events import Step
-from weft.errors import ConfigError, Stopped
+from weft.errors import CohortError, ConfigError, Stopped
 from weft.federated import pretraining
 from weft.federated.site import site_experiment
 from weft.federated.study import simulate
@@ -126,6 +126,12 @@ def test_what_follows_goes_on_as_ever(tmp_path: Path) -> None:
     done = simulate(tmp_path / "killed", ["run.observers=[]"], resume=True)
     assert outcome(done.path) == outcome(undisturbed.path)
     assert done.result["pretraining"] == undisturbed.result["pretraining"]
+
+
+def test_a_site_that_leaves_with_what_it_has_trained_is_missed(tmp_path: Path) -> None:
+    leaves = {"events": [{"event": "leaves", "site": "south", "exchange": 5}]}
+    with pytest.raises(CohortError, match="has left before it told them"):
+        simulate(_all_training(), out=tmp_path / "study", scenario=leaves)
 
 
 def test_it_is_not_exact(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from weft.data.standardize import Moments
 from weft.engine.collectives import Answer, Collective, Gather, Sum
 from weft.engine.run import Run
-from weft.errors import DataError
+from weft.errors import CohortError, DataError
 
 Told = Generator[Collective, Answer, list[Any]]
 
@@ -120,10 +120,19 @@ def epoch_of(uneven: str, batches: Sequence[int]) -> tuple[int, int | None]:
 
 
 def same_weights(run: Run, giver: int = 0) -> Generator[Collective, Answer, None]:
-    """All sites take the weights that one of them, by default the first, begins with: a sum with zeros elsewhere."""
+    """All sites take the weights that one of them, by default the first, begins with: a sum with zeros elsewhere.
+
+    Raises:
+        CohortError: that site has left.
+    """
     gives = run.participant == giver
     own = run.state.model.state_dict()
-    sums = yield Sum("weights", [value.detach() if gives else torch.zeros_like(value) for value in own.values()])
+    sent = [value.detach() if gives else torch.zeros_like(value) for value in own.values()]
+    *sums, given = yield Sum("weights", [*sent, torch.tensor([int(gives)])])
+    if not int(given):
+        raise CohortError(
+            "the site whose weights all begin with has left before it told them", "go on when it is back, or begin anew"
+        )
     run.state.model.load_state_dict(dict(zip(own, sums, strict=True)))
     if run.state.average is not None:
         run.state.average.module.load_state_dict(run.state.model.state_dict())

@@ -33,6 +33,7 @@ def pretrained(
         number of the site among those that take part, its items, and the epochs.
 
     Raises:
+        CohortError: the site has left meanwhile.
         DataError: nobody has anything to train on.
         Stopped: a signal came; the study can be resumed.
         NotFiniteError: it diverged.
