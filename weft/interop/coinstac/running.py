@@ -7,6 +7,7 @@ driver needs: the generator, where it is, and the state of its random generators
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from weft.engine.weights import save_weights
 from weft.errors import ConfigError, DataError
 from weft.federated.agreeing import same_weights, site_seed, told_by_all
 from weft.federated.pretraining import train_alone
+from weft.federated.site import normalises_over_batches
 from weft.federated.traffic import counted, summary
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
@@ -41,6 +43,8 @@ from weft.interop.coinstac.task import COINNTask, own_copy
 from weft.interop.coinstac.trainer import COINNTrainer, require_only_called
 from weft.interop.usercode import called
 from weft.runs.files import write_atomically
+
+logger = logging.getLogger("weft")
 
 _AGREED = "agreed.json"
 
@@ -278,6 +282,9 @@ class SiteRun:
             steps_per_epoch=agreed["steps_per_epoch"], splits=agreed["splits"],
         )  # fmt: skip
         self.run.on_saved = lambda: self.on_saved()
+        if self.number == 0 and learner is None and (layers := normalises_over_batches(self.run)):
+            told_layers = ", ".join(layers[:3])
+            logger.warning("%s: trained with statistics of the batches of each site, not of all together", told_layers)
         return self.run
 
     # --- what is told afterwards --------------------------------------------------------------------------------------
