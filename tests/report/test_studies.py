@@ -131,7 +131,7 @@ def test_faults_stand_in_a_timeline_a_table_and_the_summary(copied: Path) -> Non
     page = Page(html)
     assert "Not all went well: north dropped out; south was late; west was refused; north came back." in page.text
     assert "<b>values" not in html  # what sites send is text, not markup
-    assert page.row("Late") == ["Late", "south", "2", "11", "1 min 1 s", "31 s, the deadline is 30 s"]
+    assert page.row("Late") == ["Late", "south", "2", "10", "1 min 1 s", "31 s, the deadline is 30 s"]
     assert "When each site took part" in page.text
     assert "joined 3 times" in page.text
 

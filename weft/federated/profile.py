@@ -138,7 +138,7 @@ class SiteClock(Observer):
         self._memory: dict[str, int] = {}
         self._loss: float | None = None
         self._began = self._processor = 0.0
-        self._advances, self._looks = 0, False
+        self._advances, self._looks, self._started = 0, False, False
         self._sampled = [0.0, 0.0]  # seconds, and seconds of processors, of the messages that were looked at
 
     def timed(self, start: Callable[[], Steps]) -> Callable[[], Steps]:
@@ -176,7 +176,8 @@ class SiteClock(Observer):
             self._own.restore([row for row in self._own.rows if int(row["epoch"]) <= start.epoch])
         self._loss = None
         self._measure_memory()
-        self.due = "opening"
+        if not self._started:  # a site that comes back does so in the middle of an epoch
+            self.due, self._started = "opening", True
 
     def on_step(self, step: Step) -> None:
         if step.items:

@@ -153,7 +153,8 @@ def rescore(
                 continue
             tried.append(computed)
             relative = _LOSS_TOLERANCE if name == "loss" else _TOLERANCE
-            if math.isclose(computed, value, rel_tol=relative, abs_tol=max(1e-9, (bounds or {}).get(name, 0.0))):
+            off = max(1e-9, (bounds or {}).get(name, 0.0) * (1 + _TOLERANCE))  # a bound may be reached
+            if math.isclose(computed, value, rel_tol=relative, abs_tol=off):
                 break
         else:
             found.recipes.pop(name, None)

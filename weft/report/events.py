@@ -11,7 +11,8 @@ from weft.report.sections import Table
 from weft.report.svg import Scale, element, figure, path, text, tick_label
 from weft.report.words import duration, label, listed, number, plural
 
-_COMES, _GOES = ("joined", "returned"), ("left", "stopped")
+_COMES, _GOES = ("joined", "returned"), ("left", "late", "stopped")
+_UNMARKED = ("joined", "returned", "left", "stopped")
 _ROUTINE = ("joined", "digests", "ignored", "resent", "slow")  # cost nothing, or are as they should be
 _MOST_ROWS, _MOST_LINES = 200, 40
 _WIDTH, _ROW, _TOP = 400.0, 24.0, 12.0
@@ -75,16 +76,24 @@ def event_table(found: Sequence[Happened]) -> Table | None:
     if not told:
         return None
     rows = [
-        [label(one.event), one.site or "all", _counted(one.epoch), _counted(one.step), _after(one), one.reason or "–"]
+        [label(one.event), one.site or "all", _counted(one.epoch), _steps(one), _after(one), _why(one)]
         for one in told[:_MOST_ROWS]
     ]
     if len(told) > _MOST_ROWS:
         note = f"{len(told) - _MOST_ROWS:,} more in ledger.jsonl. {note}".strip()
-    return Table("What happened, in order", ["Event", "Site", "Epoch", "Step", "After", "Why"], rows, note)
+    return Table("What happened, in order", ["Event", "Site", "In epoch", "After steps", "After", "Why"], rows, note)
 
 
-def _counted(value: int | None) -> str:
-    return "–" if value is None else f"{value + 1:,}"
+def _counted(epoch: int | None) -> str:
+    return "–" if epoch is None else f"{epoch + 1:,}"
+
+
+def _steps(one: Happened) -> str:
+    return "–" if one.step is None else f"{one.step:,}"
+
+
+def _why(one: Happened) -> str:
+    return " · ".join(line.strip() for line in one.reason.splitlines() if line.strip()) or "–"
 
 
 def _after(one: Happened) -> str:
@@ -123,7 +132,7 @@ def timeline(found: Sequence[Happened], sites: Sequence[str], steps: int) -> str
             element("rect", x=scale(a), y=y - 5, width=max(1.0, scale(b) - scale(a)), height=10, rx=2, class_="part0")
             for a, b in stretches
         ]
-        parts += [_mark(one, scale(one.step or 0), y) for one in own if one.event not in (*_ROUTINE, *_COMES, *_GOES)]
+        parts += [_mark(one, scale(one.step or 0), y) for one in own if one.event not in (*_ROUTINE, *_UNMARKED)]
         there = ", ".join(f"{number(a)} to {number(b)}" for a, b in stretches) or "none"
         faults = [one.event for one in own if one.event not in (*_ROUTINE, *_COMES)]
         told.append(f"{site}: steps {there}" + (f" ({', '.join(faults[:5])})" if faults else ""))
@@ -144,7 +153,8 @@ def presence(own: Sequence[Happened], steps: int) -> list[tuple[int, int]]:
             since = None
         elif one.event in _COMES and since is None:
             since = step
-    if since is not None and not (own and own[0].event == "refused" and all(one.event == "refused" for one in own)):
+    never_joined = bool(own) and own[0].event == "refused" and not any(one.event in _COMES for one in own)
+    if since is not None and not never_joined:
         stretches.append((since, steps))
     return [(a, b) for a, b in stretches if b > a]
 

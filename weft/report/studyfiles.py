@@ -40,6 +40,12 @@ class StudyFiles:
         return {name: entry if isinstance(entry := entries.get(name), dict) else {} for name in names}
 
     @property
+    def names(self) -> list[str]:
+        """All sites of the study, also those that never took part."""
+        planned = self.federation.get("sites")
+        return sorted({*self.told, *(map(str, planned) if isinstance(planned, Mapping) else ())})
+
+    @property
     def federation(self) -> Mapping[str, Any]:
         """The experiment's `federation:`, empty when missing."""
         value = self.files.experiment.get("federation")

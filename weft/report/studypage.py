@@ -52,7 +52,7 @@ def study_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
         "kind": "Weft study",
         "status": files.result.get("status") or "unfinished",
         "summary": _sentences(study, split, sites, first, trivial_sentence(judged), event_sentence(events)),
-        "facts": [("Sites", str(len(study.told))), *_strategy(study), *facts(files)],
+        "facts": [("Sites", _count(study)), *_strategy(study), *facts(files)],
         "error": files.result.get("error"),
         "tiles": tiles(judged),
         "scores": score_table(judged, files.group_name),
@@ -76,7 +76,7 @@ def study_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
         "time": [table for table in (time_table(study), memory_table(study)) if table is not None],
         "time_figures": [time_figure(study)],
         "events": event_table(events),
-        "event_figures": [timeline(events, list(study.told), steps if isinstance(steps, int) else _last_step(events))],
+        "event_figures": [timeline(events, study.names, steps if isinstance(steps, int) else _last_step(events))],
     }
     return context
 
@@ -85,6 +85,11 @@ CONTENTS = [
     ("scores", "Scores"), ("sites", "Sites"), ("comparison", "Comparison"), ("curves", "Training"),
     ("events", "Events"), ("bytes", "Messages"), ("time", "Time"), ("details", "Predictions"), ("groups", "Groups"),
 ]  # fmt: skip
+
+
+def _count(study: StudyFiles) -> str:
+    there, planned = len(study.told), len(study.names)
+    return str(there) if there >= planned else f"{there} of {planned}"
 
 
 def _last_step(events: Sequence[Any]) -> int:

@@ -55,6 +55,7 @@ class RunDirectory:
         self.sites = path / "sites"
         self.sites_profile_file = path / "profile.csv"
         self.agreed_file = path / "agreed.json"
+        self.left_file = path / "left.json"
         self.scenario_file = path / "scenario.yaml"
         self.ledger_file = path / "ledger.jsonl"
         self.own_history_file = path / "own.csv"
