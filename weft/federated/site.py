@@ -145,6 +145,8 @@ class Site:
         self._read_agreed()
         run = self.run = self._build()
         take_shared(run, shared, self._folder.load_last())
+        if self.directory.left_file.exists():
+            run.state.beside.update(self.directory.read_json(self.directory.left_file))
         self._resumes(run)
         return (yield from self._train(run, skip_first=True))
 
@@ -153,8 +155,9 @@ class Site:
         return self._folder.boundaries()
 
     def leave(self) -> None:
-        """Its process has died: nothing is left of it but what lies in its directory."""
+        """Its process has died: nothing is left but what lies in its directory; what it had sent was sent."""
         if self.run is not None:
+            self.directory.write_json(self.directory.left_file, self.run.state.beside)
             self.run.close()
         self.run = None
 
