@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.shared import Settings, everything_else_on_stderr
+from weft.errors import EXIT_INTERRUPTED
 
 group = typer.Typer(name="interop", help="Run code that was written for other systems.", no_args_is_help=True)
 coinstac = typer.Typer(name="coinstac", help="Computations written for coinstac-dinunet.", no_args_is_help=True)
@@ -52,7 +53,11 @@ def simulate(
     with everything_else_on_stderr():
         from weft.interop.coinstac.simulator import simulate as action
 
-        output = action(folder, local, remote, alias=alias, persistent=persistent, resume=resume, watch=watch)
+        try:
+            output = action(folder, local, remote, alias=alias, persistent=persistent, resume=resume, watch=watch)
+        except KeyboardInterrupt:
+            typer.echo("interrupted: go on with the same command and --resume", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
     typer.echo(str(output))
 
 

@@ -41,6 +41,13 @@ def test_sites_that_ask_for_different_things_are_told_apart() -> None:
     assert decode(answer).tensors[0].tolist() == [0, 1, 0, 1, 2]
 
 
+def test_a_single_number_with_any_stride_travels() -> None:
+    """As the gradient of a bias with one number may lie."""
+    one = torch.tensor(2.5).expand(1)
+    assert one.stride() == (0,)
+    assert decode(message("local0", Sum("g", [one, one[:0], torch.ones(4)[::2]]))).tensors[0].tolist() == [2.5]
+
+
 def test_a_message_of_another_exchange_study_or_site_is_refused_by_the_name_of_its_site() -> None:
     good = message("local0", Sum("g", [torch.ones(1)]))
     other = message("local1", Sum("g", [torch.ones(1)]))

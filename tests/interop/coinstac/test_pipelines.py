@@ -208,3 +208,89 @@ def test_an_error_of_a_script_names_the_site_the_file_and_the_line(tmp_path: Pat
     assert f"classes.py:{line}" in raised.value.message
     assert "'missing'" in raised.value.message
     assert "Traceback" not in str(raised.value)
+
+
+EXTENDED = """
+from coinstac_dinunet import COINNDataHandle, COINNLearner, COINNLocal, COINNReducer, COINNRemote
+from coinstac_dinunet.metrics import COINNMetrics
+from classes import MyDataset, MyTrainer
+
+CACHE = {}
+
+
+class Errors(COINNMetrics):
+    def __init__(self, **kw):
+        super().__init__(**kw)
+        self.wrong, self.count = 0, 0
+
+    def add(self, pred, true):
+        self.wrong += int((pred != true).sum())
+        self.count += len(true)
+
+    def accumulate(self, other):
+        self.wrong, self.count = self.wrong + other.wrong, self.count + other.count
+
+    def errors(self):
+        return self.wrong / max(self.count, 1)
+
+    def get(self):
+        return [self.errors(), float(self.count)]
+
+
+class Trainer(MyTrainer):
+    def new_metrics(self):
+        return Errors()
+
+
+class Reducer(COINNReducer):
+    def reduce(self):
+        self.cache['reduced'] = self.cache.get('reduced', 0) + 1
+        return super().reduce()
+
+
+class Learner(COINNLearner):
+    def to_reduce(self):
+        it, out = super().to_reduce()
+        assert len(out['grads_file']) > 3
+        return it, out
+
+
+def run(data):
+    if data['state']['clientId'] == 'remote':
+        remote = COINNRemote(cache=CACHE, input=data['input'], state=data['state'])
+        return remote(None, Trainer, Reducer)
+    local = COINNLocal(cache=CACHE, input=data['input'], state=data['state'], task_id='tumours', epochs=2,
+                       batch_size=16, agg_engine='mine', monitor_metric='errors', metric_direction='minimize',
+                       log_header='Loss|Errors,Items')
+    return local(None, Trainer, MyDataset, COINNDataHandle, Learner)
+"""
+
+
+def test_metrics_learners_and_reducers_of_users_work(tmp_path: Path) -> None:
+    write(tmp_path, both=EXTENDED)
+    simulate(tmp_path, tmp_path / "both.py", tmp_path / "both.py", alias=True, persistent=True)
+    results = tmp_path / "output" / "remote" / "simulatorRun" / "tumours"
+    header, line = (results / "global_test_metrics.csv").read_text().splitlines()
+    assert header == "Loss,Errors,Items"
+    splits = [json.loads(file.read_text()) for file in tmp_path.glob("output/local*/*/tumours/splits/*.json")]
+    assert float(line.split(",")[2]) == sum(len(split["test"]) for split in splits)
+    kept = json.loads((tmp_path / "cache" / "remote" / "simulatorRun" / "weft" / "last.json").read_text())["cache"]
+    assert kept["reduced"] == 2 * 4  # epochs of as many steps as the largest site has batches
+    weights = [file.read_bytes() for file in sorted(tmp_path.glob("output/local*/*/tumours/fold_0/best*.pt"))]
+    assert len(weights) == len(SIZES)
+
+
+def test_a_computation_that_only_tests_scores_given_weights_at_all_sites(undisturbed: Path, tmp_path: Path) -> None:
+    """The weights come from one site; nobody trains."""
+    given = undisturbed / "output" / "local1" / "simulatorRun" / "tumours" / "fold_0" / "best.tumours-0.pt"
+    write(tmp_path, {"mode": "test"}, local=LASTING_LOCAL, remote=LASTING_REMOTE)
+    specs = json.loads((tmp_path / "inputspec.json").read_text())
+    specs[2]["pretrained_path"] = {"value": "weights.pt"}
+    (tmp_path / "inputspec.json").write_text(json.dumps(specs))
+    (tmp_path / "input" / "local2" / "simulatorRun" / "weights.pt").write_bytes(given.read_bytes())
+    simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", alias=True, persistent=True)
+    results = tmp_path / "output" / "remote" / "simulatorRun" / "tumours"
+    report = json.loads((results / "fold_0" / "logs.json").read_text())
+    assert report["train_log"] == []
+    right = float((results / "global_test_metrics.csv").read_text().splitlines()[1].split(",")[1]) * sum(SIZES.values())
+    assert right == pytest.approx(round(right), abs=1e-2)  # every file of every site was tested

@@ -164,6 +164,7 @@ def fork_calls(requests: socket.socket) -> None:
     import weft.interop.coinstac.remotes
     import weft.interop.coinstac.sites  # noqa: F401
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the simulator says so, and ends all
     children: set[int] = set()
     try:
         while True:
@@ -178,6 +179,7 @@ def fork_calls(requests: socket.socket) -> None:
             else:
                 pid = os.fork()
                 if pid == 0:
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
                     requests.close()
                     _forked(request, streams)
                 children.add(pid)

@@ -120,7 +120,7 @@ class COINNLocal(Node):
         super().__init__(cache, input, state)
         self._pretrain, self._loaders = dict(pretrain_args or {}), dict(dataloader_args or {})
         self._own = arguments
-        if self.first and self._repeated is None:
+        if self.first and self._repeated is None and self.cache.get(Key.ARGS_CACHED):  # of an earlier computation
             close_live(self.cache)
             self.cache.clear()
         if not self.cache.get(Key.ARGS_CACHED):
@@ -183,7 +183,7 @@ class COINNRemote(Node):
         super().__init__(cache, input, state)
         if not self.input or not all(isinstance(told, Mapping) for told in self.input.values()):
             raise UsageError("the remote's input names no sites", "pass input on as COINSTAC gives it: RECV['input']")
-        if self.first and self._repeated is None:
+        if self.first and self._repeated is None and self.cache.get(Key.ARGS_CACHED):  # of an earlier computation
             self.cache.clear()
         if not self.cache.get(Key.ARGS_CACHED):
             shared = self.input[min(self.input)].get("shared_args")

@@ -34,9 +34,17 @@ def write_fold(folder: Path, log_header: str, report: Mapping[str, Any], cache: 
         lines = report.get(key.value) or []
         write_table(folder / f"{key}.csv", log_header, lines)
         plot(folder, key.value, log_header, lines)
-    write_table(folder / f"{Key.TEST_METRICS}.csv", log_header, [report["test_metrics"]])
+    if "test_metrics" in report:  # no site has test items otherwise
+        write_table(folder / f"{Key.TEST_METRICS}.csv", log_header, [report["test_metrics"]])
     content = {**cache, **{key: value for key, value in report.items() if key != "test_sums"}}
     write_atomically(folder / "logs.json", json.dumps(content, indent=1).encode())
+
+
+def clear(folder: Path) -> None:
+    """Remove the folds that an earlier computation of the same name wrote."""
+    for fold in folder.glob("fold_*"):
+        shutil.rmtree(fold)
+    (folder / f"{Key.GLOBAL_TEST_METRICS}.csv").unlink(missing_ok=True)
 
 
 def write_table(file: Path, log_header: str, lines: Lines) -> None:

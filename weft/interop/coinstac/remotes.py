@@ -74,6 +74,7 @@ class RemoteCalls:
         seed = self.cache.get("seed")
         self.cache["seed"] = seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
         self.cache["sums"] = []
+        records.clear(self._folder())
         self._next_fold()
 
     def exchange(self) -> None:
@@ -100,7 +101,8 @@ class RemoteCalls:
         records.write_fold(
             self._folder() / f"fold_{self.cache['fold']}", first["log_header"], first, self._plain_cache()
         )
-        self.cache["sums"].append(first["test_sums"])
+        if "test_sums" in first:
+            self.cache["sums"].append(first["test_sums"])
         self.cache["log_header"] = first["log_header"]
         if self.cache["folds"]:
             self._next_fold()
@@ -190,10 +192,11 @@ class RemoteCalls:
     def _send_results(self) -> None:
         from weft.interop.coinstac.scores import pooled_line
 
-        line = pooled_line(self._trainer(), self.cache["sums"])
-        self.cache[Key.GLOBAL_TEST_METRICS.value] = [line]
-        header = self.cache["log_header"]
-        records.write_table(self._folder() / f"{Key.GLOBAL_TEST_METRICS}.csv", header, [line])
+        if self.cache["sums"]:
+            line = pooled_line(self._trainer(), self.cache["sums"])
+            self.cache[Key.GLOBAL_TEST_METRICS.value] = [line]
+            file = self._folder() / f"{Key.GLOBAL_TEST_METRICS}.csv"
+            records.write_table(file, self.cache["log_header"], [line])
         task, engine = str(self.cache["task_id"]), str(self.cache["agg_engine"])
         name = records.write_results(self.store.output, self.store.transfer, task, engine)
         self.node.send_file(f"{name}.zip", (self.store.transfer / f"{name}.zip").read_bytes())
@@ -238,9 +241,10 @@ class _Scores:
         return getattr(plain, default)()
 
 
-def _common(report: Any) -> Any:
-    """What of a report is the same at all sites."""
-    return {key: value for key, value in report.items() if key != "traffic"} if isinstance(report, Mapping) else report
+def _common(report: Any) -> str:
+    """What of a report is the same at all sites, as text: a score that is not a number equals itself there."""
+    parts = {key: value for key, value in report.items() if key != "traffic"} if isinstance(report, Mapping) else None
+    return json.dumps(parts, sort_keys=True)
 
 
 def _sizes(told: Mapping[str, Any], name: str) -> dict[str, dict[str, int]]:

@@ -13,6 +13,7 @@ called, and what it puts there is copied to all sites. The pipeline ends when th
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from typing import Any
 
 from weft.errors import ConfigError, DataError, UsageError
 from weft.interop.coinstac.processes import Parent, PerCall, Persistent, Processes
-from weft.runs import write_atomically
+from weft.interop.coinstac.storing import write
 
 REMOTE = "remote"
 RUN = "simulatorRun"
@@ -81,6 +82,8 @@ def simulate(
     for script in (local, remote):
         if not script.is_file():
             raise UsageError(f"there is no script {script}", "name the files of sites and remote: --local, --remote")
+    if not hasattr(os, "fork"):
+        raise UsageError("this system cannot fork processes", "simulate on Linux or macOS, or with COINSTAC itself")
     folder = folder.resolve()
     pipeline = _resumed(folder) if resume else None
     if pipeline is None:
@@ -168,7 +171,7 @@ def _resumed(folder: Path) -> Pipeline | None:
 def _save(folder: Path, pipeline: Pipeline) -> None:
     names = ("sites", "iteration", "inputs", "told", "caches", "done")
     content = json.dumps({name: getattr(pipeline, name) for name in names})
-    write_atomically(folder / _STATE, content.encode())
+    write(folder / _STATE, content.encode())
 
 
 def read_inputspec(folder: Path) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weft.engine.drivers import Participant
 from weft.engine.seeding import outer_randomness_kept
 from weft.errors import MessageRefused
-from weft.interop.coinstac import io
+from weft.interop.coinstac import io, records
 from weft.interop.coinstac.config.keys import Phase
 from weft.interop.coinstac.hub import MESSAGE, checked_name, read_file
 from weft.interop.coinstac.running import SiteRun, UserCode
@@ -70,6 +70,7 @@ class SiteCalls:
         handle = self.code.data_handle(
             cache=self.cache, input=self.node.input, state=self.node.state, dataloader_args=dict(self.dataloader_args)
         )
+        records.clear(self.store.output / str(self.cache["task_id"]))
         handle.prepare_data()
         if "splits" not in self.cache:  # a handle of the user's own may have prepared something else besides
             prepare_splits(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 
 from weft.errors import UsageError
 from weft.interop.coinstac.io import plain
-from weft.interop.coinstac.turns import write
 
 LIVE = "_weft_live_"  # key of the cache: what a process that lives on keeps between calls; never sent
 
@@ -94,3 +94,10 @@ class NodeStore:
 def without_live(cache: Mapping[str, Any]) -> dict[str, Any]:
     """A cache without what only a living process can keep."""
     return {key: value for key, value in cache.items() if key != LIVE}
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, for processes that may be killed; it need not survive a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -14,7 +14,6 @@ changed after a state was saved, so a process may be killed at any moment.
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from weft.engine.collectives import CollectiveId, shapes_of
 from weft.engine.drivers import JournalEntry, Participant
 from weft.errors import MessageRefused, ProtocolError
 from weft.federated.messages import Message, ask_of, collective_of, decode, encode, expected_of
+from weft.interop.coinstac.storing import write
 
 
 class Turns:
@@ -176,13 +176,6 @@ def require_answer(message: Message, ask: Message) -> None:
                 f"the hub's message has {name} {found!r}, but {ask.sender} waits for {wanted!r}",
                 "it belongs to another exchange or study; nothing of it was used",
             )
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, for processes that may be killed; it need not survive a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def _states(folder: Path) -> list[Path]:
