@@ -61,6 +61,8 @@ class FederationConfig(Section):
     """The sites by name (letters, digits, `-` and `_`), at least two."""
     strategy: Component = Component("dSGD")
     """What the sites exchange, and when; see `weft components strategy`."""
+    private: list[str] = Field(default_factory=list)
+    """Patterns of the names of parameters and buffers that stay at the sites, which train their own; e.g. `head.*`."""
     cohort: CohortConfig = CohortConfig()
     """Who must take part."""
     steps_per_round: Count | None = None

@@ -117,9 +117,9 @@ class Decision:
 
 def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer, Decision]:
     """One small vector per step: is there data left, who failed, shall we stop, shall we save."""
-    failures = torch.zeros(run.participants, dtype=torch.int64)
+    failures = torch.zeros(run.participants, dtype=torch.int32)  # it travels in every step
     failures[run.participant] = int(failed)
-    flags = torch.tensor([int(more), *_wishes(run)])
+    flags = torch.tensor([int(more), *_wishes(run)], dtype=torch.int32)
     answer, failures = yield Sum("control", [flags, failures])
     if int(failures.sum()) > run.failures_tolerated:
         names = [str(number) for number, flag in enumerate(failures.tolist()) if flag]
@@ -147,10 +147,11 @@ def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
     Counters (whole numbers) become those of the first participant.
     """
     strategy = run.state.strategy
-    buffers = list(run.state.model.buffers())
-    if run.alone or strategy is None or strategy.buffers == "private" or not buffers:
+    if run.alone or strategy is None or strategy.buffers == "private" or run.state.sums.buffers_averaged:
         return
-    if run.state.sums.buffers_averaged:
+    own = strategy.own_tensors(run.state.model)
+    buffers = [buffer for name, buffer in run.state.model.named_buffers() if name not in own]
+    if not buffers:
         return
     items = torch.tensor([run.state.sums.items], dtype=torch.float64)
     first = int(run.participant == 0)

@@ -8,36 +8,38 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from weft.actions.beginning import describe_run, try_out
 from weft.actions.opening import open_experiment_data, target_kind_of
 from weft.actions.single import require_observers
 from weft.config import Experiment
 from weft.data import Data, class_names, measure
-from weft.engine import CheckpointFolder, Collective, Observer, Run, RunResult, Strategy, build_run, training
+from weft.engine import CheckpointFolder, Collective, Observer, Run, RunResult, build_run, training
 from weft.engine.background import BackgroundCheckpoints
 from weft.engine.collectives import Answer
-from weft.engine.freezing import is_frozen
 from weft.engine.loaders import batches_of_epoch
 from weft.engine.loop import Steps
 from weft.engine.run import SplitScores
 from weft.engine.seeding import outer_randomness_kept, participant_seed, random_state, seed_everything
 from weft.engine.signals import Interruption
 from weft.engine.state import Position
-from weft.errors import CheckpointError, ConfigError, DataError, Problem, WeftError
+from weft.errors import CheckpointError, ConfigError, DataError, WeftError
 from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, site_seed, told_by_all
+from weft.federated.choosing import (
+    NORMALISES,
+    build_strategy,
+    normalises_over_batches,
+    require_exact,
+    require_private,
+)
 from weft.federated.dsgd import dSGD
 from weft.federated.pretraining import pretrained
-from weft.federated.snapshots import State, has_rounds, take_shared, with_digests
+from weft.federated.snapshots import State, take_shared, with_digests
 from weft.federated.traffic import Counts, counted
 from weft.federated.watching import is_for_study
-from weft.federated.wrapping import innermost
 from weft.runs import RunDirectory
 
 logger = logging.getLogger("weft")
-
-_NORMALISES = "normalises over the batches of each site, which no pooled training does"
 
 
 class Site:
@@ -266,10 +268,11 @@ class Site:
             **{key: value for key, value in self._agreed.items() if key not in ("counts", "pretraining")},
         )  # fmt: skip
         run.failures_tolerated = max(0, len(self.names) - self.study.federation.cohort.minimum_sites)
+        require_private(run, self.study)
         if self.study.federation.exact:
             require_exact(run)
         elif self.number == 0 and isinstance(run.state.strategy, dSGD) and (layers := normalises_over_batches(run)):
-            logger.warning("%s %s; federation.exact would refuse it", ", ".join(layers[:3]), _NORMALISES)
+            logger.warning("%s %s; federation.exact would refuse it", ", ".join(layers[:3]), NORMALISES)
         return run
 
     def _own_observers(self) -> list[Observer]:
@@ -321,64 +324,3 @@ def site_experiment(study: Experiment, name: str) -> Experiment:
     seed = site_seed(study.seed, name, study.federation.sites)
     run = study.run.model_copy(update={"progress": False})
     return study.at_site(name).model_copy(update={"name": f"{study.name} at {name}", "seed": seed, "run": run})
-
-
-def build_strategy(study: Experiment) -> Strategy:
-    """A site's own strategy, as the study's section `federation` names it.
-
-    Raises:
-        ConfigError: it is none, its rounds are told twice, or it has none.
-    """
-    federation = study.federation
-    assert federation is not None
-    if federation.strategy.is_finished:
-        message = "an object of a strategy would be shared by all sites"
-        raise ConfigError(Problem(message, "give its class, with arguments", ("federation", "strategy")))
-    strategy = study.namespace().build(federation.strategy, "strategy")
-    if not isinstance(strategy, Strategy):
-        message = f"{federation.strategy.name} is a {type(strategy).__name__}, not a weft.engine.Strategy"
-        hint = "`weft components strategy` lists those there are"
-        raise ConfigError(Problem(message, hint, ("federation", "strategy")))
-    rounds, where = federation.steps_per_round, ("federation", "steps_per_round")
-    if rounds is not None:
-        if not has_rounds(strategy):
-            message = f"{type(innermost(strategy)).__name__} has no rounds: its sites exchange something in every step"
-            raise ConfigError(Problem(message, "remove steps_per_round, or use FedAvg or its kin", where))
-        if strategy.steps_per_round not in (None, rounds):
-            message = f"steps_per_round is {rounds} here and {strategy.steps_per_round} at the strategy"
-            raise ConfigError(Problem(message, "write it once", where))
-        strategy.steps_per_round = rounds
-    return strategy
-
-
-def normalises_over_batches(run: Run) -> list[str]:
-    """Names of the layers that are trained with the statistics of their site's batches."""
-    plan, model = run.plan, run.state.model
-    found = []
-    for name, module in model.named_modules():
-        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters(recurse=False)]
-        frozen = bool(own) and all(is_frozen(key, plan.epochs, plan.freeze, plan.unfreeze) for key in own)
-        if isinstance(module, _BatchNorm) and not frozen:
-            found.append(name or type(module).__name__)
-    return found
-
-
-def require_exact(run: Run) -> None:
-    """Refuse what makes a study differ from training in one place.
-
-    Raises:
-        ConfigError: the strategy is another one than a plain dSGD, or the model normalises over batches.
-    """
-    strategy, where = run.state.strategy, ("federation", "exact")
-    if type(strategy) is not dSGD or strategy.aggregate != "sum":
-        name = type(strategy).__name__
-        message = f"{name} does not give what training on all data in one place gives; dSGD does"
-        raise ConfigError(Problem(message, "use strategy: dSGD, or remove 'exact'", where))
-    layers = normalises_over_batches(run)
-    if layers:
-        message = f"batch normalisation ({', '.join(layers[:3])}{', …' if len(layers) > 3 else ''}) {_NORMALISES}"
-        hint = (
-            "normalise otherwise (GroupNorm; `normalization: group` in Weft's networks), freeze these layers with "
-            "their statistics (model.freeze), or declare another algorithm: strategy FedBN, and exact: false"
-        )
-        raise ConfigError(Problem(message, hint, where))

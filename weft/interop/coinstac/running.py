@@ -28,8 +28,8 @@ from weft.engine.state import Position
 from weft.engine.weights import save_weights
 from weft.errors import ConfigError, DataError
 from weft.federated.agreeing import same_weights, site_seed, told_by_all
+from weft.federated.choosing import normalises_over_batches
 from weft.federated.pretraining import train_alone
-from weft.federated.site import normalises_over_batches
 from weft.federated.traffic import counted, summary
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
