@@ -261,3 +261,20 @@ def test_a_study_goes_on_to_the_same_bits_among_ten_thousand_hostile_messages(
     simulate(study(), out=tmp_path / "disturbed", scenario={"events": []})
     assert Disturbed.injected > 10_000
     assert outcome(tmp_path / "disturbed") == outcome(tmp_path / "quiet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"Payload": {"strategy": {"component": {"rankDAD": {"rank": 3}}}, "numbers": "fp16"}},
+        {"Payload": {"strategy": {"component": {"TopK": {"strategy": {"component": "dSGD"}, "share": 0.3}}}}},
+        {"TopK": {"strategy": {"component": {"Payload": {"strategy": {"component": "FedAvg"}, "numbers": "fp16"}}}}},
+    ],
+)
+def test_encoded_a_study_is_the_same_to_the_bit_with_numbers_of_16_bits(strategy: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    settings = {"federation__strategy": strategy, "training__epochs": 1}
+    simulate(study(**settings), out=tmp_path / "handed-over")
+    simulate(study(**settings), out=tmp_path / "encoded", scenario={"events": []})
+    assert outcome(tmp_path / "encoded") == outcome(tmp_path / "handed-over")
