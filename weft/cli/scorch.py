@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from weft.cli.shared import Set, Settings
+from weft.cli.shared import RunOut, Set, Settings
 
 group = typer.Typer(
     name="scorch",
@@ -31,6 +31,35 @@ DatasetArgs = Annotated[
     str, typer.Option("--dataset-args", help="Further arguments of DataSetIndex, written likewise.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Items of a step, over all processes.")]
+DumpPeriod = Annotated[int, typer.Option("--dump-period", "-d", help="Epochs between checkpoints.")]
+Epochs = Annotated[int, typer.Option("--epochs", "-e", help="Epochs to train, beyond a checkpoint's.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", "-c", help="Checkpoint to go on from.", show_default=False)
+]
+ValidateOnTrain = Annotated[
+    bool, typer.Option("--validate-on-train", help="Score the training items after each epoch, too.")
+]
+MaxTrainIterations = Annotated[int, typer.Option("--max-train-iterations", help="Batches of an epoch; -1 for all.")]
+MaxValidIterations = Annotated[int, typer.Option("--max-valid-iterations", help="Batches of a validation; -1 for all.")]
+Verbosity = Annotated[
+    int,
+    typer.Option("--verbosity", "-v", help="-1: no lines; 0: lines for epochs; n: for every n-th batch as well."),
+]
+CheckpointPrefix = Annotated[
+    str, typer.Option("--checkpoint-prefix", "-cp", help="What names of checkpoints begin with.")
+]
+StrictScorch = Annotated[
+    bool, typer.Option("--strict-scorch", help="Keep the original's numbers where it was mistaken.")
+]
+Test = Annotated[bool, typer.Option("--test", help="Score the items of mode 'test' in the end.")]
+Processes = Annotated[int, typer.Option("--processes", "-p", min=1, help="Number of processes that train together.")]
+Restarts = Annotated[int, typer.Option("--restarts", min=0, help="How often failed processes are started again.")]
+Progress = Annotated[bool, typer.Option("--progress/--no-progress", help="Show progress where no lines are printed.")]
+ResumeOut = Annotated[
+    bool, typer.Option("--resume", "-r", help="Go on with the run in --out that was stopped, if there is one.")
+]
+Traceback = Annotated[bool, typer.Option("--traceback", hidden=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,54 +86,29 @@ def train(
     model: Model,
     dataset: Dataset,
     dataset_path: DatasetPath,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", help="Items of a step, over all processes.")] = 8,
+    batch_size: BatchSize = 8,
     workers: Workers = 0,
-    dump_period: Annotated[int, typer.Option("--dump-period", "-d", help="Epochs between checkpoints.")] = 1,
-    epochs: Annotated[int, typer.Option("--epochs", "-e", help="Epochs to train, beyond a checkpoint's.")] = 1000,
-    checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", "-c", help="Checkpoint to go on from.", show_default=False)
-    ] = None,
+    dump_period: DumpPeriod = 1,
+    epochs: Epochs = 1000,
+    checkpoint: Checkpoint = None,
     use_cuda: UseCuda = False,
-    validate_on_train: Annotated[
-        bool, typer.Option("--validate-on-train", help="Score the training items after each epoch, too.")
-    ] = False,
-    max_train_iterations: Annotated[
-        int, typer.Option("--max-train-iterations", help="Batches of an epoch; -1 for all.")
-    ] = -1,
-    max_valid_iterations: Annotated[
-        int, typer.Option("--max-valid-iterations", help="Batches of a validation; -1 for all.")
-    ] = -1,
-    verbosity: Annotated[
-        int,
-        typer.Option("--verbosity", "-v", help="-1: no lines; 0: lines for epochs; n: for every n-th batch as well."),
-    ] = -1,
-    checkpoint_prefix: Annotated[
-        str, typer.Option("--checkpoint-prefix", "-cp", help="What names of checkpoints begin with.")
-    ] = "",
+    validate_on_train: ValidateOnTrain = False,
+    max_train_iterations: MaxTrainIterations = -1,
+    max_valid_iterations: MaxValidIterations = -1,
+    verbosity: Verbosity = -1,
+    checkpoint_prefix: CheckpointPrefix = "",
     model_args: ModelArgs = "",
     dataset_args: DatasetArgs = "",
-    strict_scorch: Annotated[
-        bool, typer.Option("--strict-scorch", help="Keep the original's numbers where it was mistaken.")
-    ] = False,
-    test: Annotated[bool, typer.Option("--test", help="Score the items of mode 'test' in the end.")] = False,
+    strict_scorch: StrictScorch = False,
+    test: Test = False,
     seed: Seed = 0,
-    processes: Annotated[
-        int, typer.Option("--processes", "-p", min=1, help="Number of processes that train together.")
-    ] = 1,
-    restarts: Annotated[
-        int, typer.Option("--restarts", min=0, help="How often failed processes are started again.")
-    ] = 0,
-    progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Show progress where no lines are printed.")
-    ] = True,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", "-r", help="Go on with the run in --out that was stopped, if there is one.")
-    ] = False,
+    processes: Processes = 1,
+    restarts: Restarts = 0,
+    progress: Progress = True,
+    out: RunOut = None,
+    resume: ResumeOut = False,
     overrides: Set = None,
-    traceback: Annotated[bool, typer.Option("--traceback", hidden=True)] = False,  # `main` looks for it
+    traceback: Traceback = False,  # `main` looks for it
 ) -> None:
     """Train the Network of a model file on the DataSet of a dataset file, as scorch-train did.
 
@@ -115,9 +119,12 @@ def train(
     from weft.interop import scorch
 
     flags = scorch.Flags(
-        model, dataset, dataset_path, batch_size, workers, dump_period, epochs, checkpoint, use_cuda,
-        validate_on_train, max_train_iterations, max_valid_iterations, verbosity, checkpoint_prefix, model_args,
-        dataset_args, seed, strict_scorch, test, processes, restarts, progress and not Settings.quiet,
+        model=model, dataset=dataset, dataset_path=dataset_path, batch_size=batch_size, workers=workers,
+        dump_period=dump_period, epochs=epochs, checkpoint=checkpoint, use_cuda=use_cuda,
+        validate_on_train=validate_on_train, max_train_iterations=max_train_iterations,
+        max_valid_iterations=max_valid_iterations, verbosity=verbosity, checkpoint_prefix=checkpoint_prefix,
+        model_args=model_args, dataset_args=dataset_args, seed=seed, test=test, processes=processes,
+        restarts=restarts, strict=strict_scorch, progress=progress and not Settings.quiet,
     )  # fmt: skip
     trained = scorch.train(flags, out=out, resume=resume, overrides=overrides or ())
     if not actions.reports():

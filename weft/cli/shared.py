@@ -21,6 +21,7 @@ Set = Annotated[
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="Replace a value, e.g. training.optimizer.AdamW.lr=3e-4."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+RunOut = Annotated[Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")]
 Base = Annotated[
     Path | None,
     typer.Option("--base", help="Folder that relative paths of the data start from now, when they have moved."),

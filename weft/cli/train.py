@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from weft.cli.shared import Json, Set, Settings, everything_else_on_stderr, print_json, with_settings
+from weft.cli.shared import Json, RunOut, Set, Settings, everything_else_on_stderr, print_json, with_settings
 from weft.errors import UsageError
 
 
@@ -25,9 +25,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Run directory; by default a new one under runs/.")
-    ] = None,
+    out: RunOut = None,
     resume: Annotated[
         bool, typer.Option("--resume", "-r", help="Go on with the run that was stopped, if there is one.")
     ] = False,
