@@ -172,7 +172,7 @@ def step_bytes(arguments: argparse.Namespace, folder: Path) -> list[dict[str, An
     print("|---|---:|---:|---:|---:|---|")
     rows = []
     for name, sizes in {"tiny": TINY, **SIZES}.items():
-        study = make_study(make_tables(SITES, 96), 32, sizes, 1, folder / name.replace(" ", ""))
+        study = make_study(make_tables(SITES, 32 * BATCH_SIZE + 2), 2, sizes, 1, folder / name.replace(" ", ""))
         traffic = encoded_traffic(study)
         asked = ("control", "gradients")
         sent, received = (
