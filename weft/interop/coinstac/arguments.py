@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ DEFAULTS: Mapping[str, Any] = {
     "task_id": "nn_task", "mode": None, "agg_engine": "dSGD", "seed": 0,
     "batch_size": 4, "local_iterations": 1, "epochs": 21, "validation_epochs": 1, "learning_rate": 0.001,
     "gpus": None, "pin_memory": False, "num_workers": 0, "load_limit": max_size, "load_sparse": False,
-    "pretrained_path": None, "patience": 5, "num_folds": None, "split_ratio": (0.6, 0.2, 0.2), "split_dir": None,
-    "num_class": None, "monitor_metric": "f1", "metric_direction": "maximize", "score_delta": 1e-4,
+    "pretrained_path": None, "patience": 5, "num_folds": None, "split_ratio": (0.6, 0.2, 0.2),
+    "monitor_metric": "f1", "metric_direction": "maximize", "score_delta": 1e-4,
     "log_header": "Loss|Accuracy,F1,Precision,Recall", "precision_bits": 32, "num_reducers": 2, "verbose": False,
 }  # fmt: skip
 OWN = "_own_arguments_"  # names of those that the constructor said: code of the site's own, not of the consortium
@@ -62,8 +63,11 @@ def _refuse_both(values: Mapping[str, Any], where: str) -> None:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with `task_name`, as early releases say, under the name `task_id`."""
-    found = dict(values)
+    """The values, words of enumerations as plain texts, and `task_name`, as early releases say, as `task_id`."""
+    found = {
+        key: value.value if isinstance(value, Enum) and isinstance(value, str) else value
+        for key, value in values.items()
+    }
     if found.get("task_name") and not found.get("task_id"):
         found["task_id"] = found["task_name"]
     return found

@@ -17,6 +17,7 @@ from weft.interop.coinstac.networks import COINNModel
 from weft.interop.coinstac.scores import monitored
 from weft.interop.coinstac.task import COINNTask
 from weft.interop.coinstac.trainer import COINNTrainer
+from weft.interop.usercode import called
 from weft.tasks import OwnOptimizer
 
 logger = logging.getLogger("weft")
@@ -133,3 +134,13 @@ def made_of(experiment: Experiment, trainer: COINNTrainer, task: COINNTask) -> d
         "model": experiment.model.model_copy(update={"component": model}),
         "training": experiment.training.model_copy(update={"task": Component("COINNTask", {}, task)}),
     }
+
+
+def settle_monitor(trainer: COINNTrainer) -> None:
+    """Have a trainer say what is monitored and what the log is headed by, in the way of early releases."""
+    for name in ("_set_monitor_metric", "_set_log_headers", "set_monitor_metric", "set_log_headers"):
+        if hasattr(trainer, name):
+            called(trainer, name, getattr(trainer, name))
+    told_pair = trainer.cache.get("monitor_metric")
+    if isinstance(told_pair, list | tuple) and len(told_pair) == 2:
+        trainer.cache["monitor_metric"], trainer.cache["metric_direction"] = told_pair

@@ -33,7 +33,15 @@ from weft.federated.pretraining import train_alone
 from weft.federated.traffic import counted, summary
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
-from weft.interop.coinstac.experiment import SHARED, as_experiment, made_of, pick_device, require_alike, told
+from weft.interop.coinstac.experiment import (
+    SHARED,
+    as_experiment,
+    made_of,
+    pick_device,
+    require_alike,
+    settle_monitor,
+    told,
+)
 from weft.interop.coinstac.handle import COINNDataHandle, require_plain_loading
 from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
@@ -132,6 +140,7 @@ class SiteRun:
         )  # fmt: skip
         trainer = called(code.trainer, code.trainer.__name__, code.trainer, data_handle=handle)
         trainer.device["gpu"] = self.device
+        settle_monitor(trainer)
         return handle, trainer
 
     # --- what drivers need --------------------------------------------------------------------------------------------
@@ -257,7 +266,7 @@ class SiteRun:
         if self._pretrained is not None:
             run.state.model.load_state_dict(self._pretrained)
             return
-        cache = {**self.cache, **self.pretrain_args}
+        cache = {**self.cache, **self.pretrain_args, "gpus": self.cache["gpus"]}
         handle, trainer = self._made(cache)
         experiment = as_experiment(cache, handle, data.splits, seed=self.seed, every_step=False)
         task = COINNTask(trainer)

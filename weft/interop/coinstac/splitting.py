@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +38,24 @@ def prepare_splits(handle: COINNDataHandle) -> dict[str, str]:
         ConfigError: `split_dir` is no folder of the site.
         DataError: there are no files, fewer than folds, or a split file is damaged.
     """
-    cache = handle.cache
-    folder = Path(handle.state["outputDirectory"]) / str(cache["task_id"]) / "splits"
+    return write_splits(handle.list_files, handle.cache, handle.state)
+
+
+def init_k_folds(files: Sequence[Any], cache: dict[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Divide given files, for a data handle with a `prepare_data` of its own; see `prepare_splits`."""
+    write_splits(lambda: list(files), cache, state)
+    return {}
+
+
+def write_splits(
+    list_files: Callable[[], list[Any]], cache: dict[str, Any], state: Mapping[str, Any]
+) -> dict[str, str]:
+    """What `prepare_splits` does, of files that are listed where they are needed."""
+    folder = Path(state["outputDirectory"]) / str(cache["task_id"]) / "splits"
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.json"):
         old.unlink()
-    splits = _given(handle) or _made(handle)
+    splits = _given(cache, state) or _made(list_files(), cache, str(state.get("clientId", "local0")))
     for name, split in splits.items():
         write_atomically(folder / name, json.dumps(split, default=_plain).encode())
     cache["split_dir"] = str(folder)
@@ -51,9 +63,9 @@ def prepare_splits(handle: COINNDataHandle) -> dict[str, str]:
     return dict(cache["splits"])
 
 
-def _given(handle: COINNDataHandle) -> dict[str, Split] | None:
+def _given(cache: dict[str, Any], state: Mapping[str, Any]) -> dict[str, Split] | None:
     """The splits that lie in files, in the order of their names, numbers counting as numbers."""
-    cache, base = handle.cache, base_directory(handle.state)
+    base = base_directory(state)
     named = cache.setdefault("given_split_dir", cache.get("split_dir"))  # `split_dir` is where they lie afterwards
     folder = within(base, named or "splits", "split_dir")
     if named and not folder.is_dir():
@@ -93,13 +105,12 @@ def read_split(file: Path) -> Split:
     return found
 
 
-def _made(handle: COINNDataHandle) -> dict[str, Split]:
-    cache, seed = handle.cache, int(handle.cache.get("seed") or 0)
-    files = handle.list_files()
+def _made(files: list[Any], cache: Mapping[str, Any], site: str) -> dict[str, Split]:
+    seed = int(cache.get("seed") or 0)
     if not files:
         where = f"data_dir {cache['data_dir']!r} is empty" if cache.get("data_dir") else "the inputspec has no data_dir"
         raise DataError(
-            f"site {handle.site} has no files: {where}",
+            f"site {site} has no files: {where}",
             "name the folder of the data below the site's own: data_dir; or write list_files in a COINNDataHandle",
         )
     if cache.get("num_folds"):

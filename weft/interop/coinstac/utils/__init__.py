@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 
@@ -13,3 +14,10 @@ def jsonable(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
+
+
+def duration(cache: dict[str, Any], begin: float, key: str) -> float:
+    """Seconds since `begin` (of `time.time()`), noted in a list of the cache."""
+    seconds = time.time() - begin
+    cache.setdefault(key, []).append(seconds)
+    return seconds
