@@ -65,7 +65,7 @@ class NodeStore:
     def send_file(self, name: str, data: bytes) -> None:
         """Put a file where COINSTAC takes it to the others, and keep it for the case that this call is made again."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write(self.folder / "sent", data)
+        (self.folder / "sent").write_bytes(data)  # counts only once `finish` says so
         self._put(name, data)
 
     def finish(self, given: Mapping[str, Any], output: dict[str, Any], cache: dict[str, Any], file: str | None) -> None:
@@ -81,7 +81,7 @@ class NodeStore:
 
     def _put(self, name: str, data: bytes) -> None:
         self.transfer.mkdir(parents=True, exist_ok=True)
-        write(self.transfer / name, data)
+        (self.transfer / name).write_bytes(data)  # taken when this call has ended
 
     def _last(self) -> dict[str, Any]:
         file = self.folder / "last.json"
