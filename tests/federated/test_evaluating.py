@@ -72,6 +72,18 @@ def test_weights_are_tested_where_nobody_has_training_data(tmp_path: Path) -> No
     assert again.scores == done.scores
 
 
+def test_sites_that_ended_with_models_of_their_own_are_tested_with_these(tmp_path: Path) -> None:
+    model = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
+    trained = simulate(study(model=model, federation__strategy="FedBN", training__epochs=1), out=tmp_path / "study")
+    assert trained.result["model_sha256"] is None
+    done = evaluate(trained.path, out=tmp_path / "test")
+    assert done.scores == trained.scores
+    assert done.result["model_sha256"] is None
+    for name in SIZES:
+        assert done.result["sites"][name]["model_sha256"] == trained.result["sites"][name]["model_sha256"]
+    assert not (done.path / "model.safetensors").exists()
+
+
 def test_what_a_test_lacks_is_told_and_nothing_is_left(trained: TrainedRun, tmp_path: Path) -> None:
     out = tmp_path / "test"
     with pytest.raises(UsageError, match="names no weights to test") as caught:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from weft.actions.scores import write_scores
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, refuse_while_loading
-from weft.engine import Participant, RunResult, Together, build_run, pick_device
+from weft.engine import Participant, Run, RunResult, Together, build_run, pick_device
+from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
 from weft.engine.loop import Steps, scoring
 from weft.engine.signals import Interruption
@@ -27,6 +28,8 @@ from weft.federated.describing import bounds_of, describe_study, threads_of_stud
 from weft.federated.site import Site
 from weft.federated.traffic import Counts, counted, summary
 from weft.runs import RunDirectory, resume_command
+
+Weights = Path | Mapping[str, Path]  # a file for all sites, or one for each
 
 
 def evaluate(
@@ -42,7 +45,8 @@ def evaluate(
     Args:
         source: the directory of a study, or an experiment with a section `federation`.
         overrides: `key=value` texts, for example the tables of other sites.
-        weights: a weights file; by default those of the study, or `model.weights` of the experiment.
+        weights: a weights file; by default those of the study (of a study whose sites ended with models of their own,
+            each site's), or `model.weights` of the experiment.
         splits: which splits; None scores all.
         out: directory of the test, new or empty; by default a new folder under `run.output`.
 
@@ -61,33 +65,41 @@ def evaluate(
 
 def _opened(
     source: Source, overrides: Sequence[str], weights: Path | str | None
-) -> tuple[Experiment, Path, dict[str, Any] | None]:
+) -> tuple[Experiment, Weights, dict[str, Any] | None]:
     """The study, its weights, and the classes and scales that they were trained with, as far as these are known."""
     statistics = None
+    given: Weights | None
     if isinstance(source, str | Path) and Path(source).is_dir():
         opened = open_run(source, overrides, narrow=without_pretrained)
-        experiment, own = opened.experiment, opened.directory.weights
+        experiment, directory = opened.experiment, opened.directory
         if experiment.federation is not None:
-            statistics = opened.directory.read_json(opened.directory.statistics_file)
-        missing = f"{source} has no weights that all sites share", f"add --weights FILE; {resume_command(source)}"
-        given = own if own.exists() else None
+            statistics = directory.read_json(directory.statistics_file)
+        missing = f"{source} has no weights: it did not finish", f"{resume_command(source)}, or add --weights FILE"
+        given = directory.weights if directory.weights.exists() else _of_sites(directory, experiment)
     else:
         experiment = load(source, overrides)
         missing = f"{experiment.name} names no weights to test", "add --weights FILE, or model.weights to the study"
         given = experiment.path(experiment.model.weights) if experiment.model.weights is not None else None
     if experiment.federation is None:
         raise UsageError(f"{experiment.name} is no study: it has no section 'federation'", "use weft evaluate")
-    file = Path(weights) if weights is not None else given
-    if file is None:
+    found = Path(weights) if weights is not None else given
+    if found is None:
         raise UsageError(*missing)
-    return without_pretrained(experiment), file, statistics
+    return without_pretrained(experiment), found, statistics
+
+
+def _of_sites(directory: RunDirectory, experiment: Experiment) -> dict[str, Path] | None:
+    """The weights of each site, where all have ended with some."""
+    names = experiment.federation.sites if experiment.federation is not None else ()
+    files = {name: RunDirectory(directory.sites / name).weights for name in names}
+    return files if files and all(file.exists() for file in files.values()) else None
 
 
 class _TestedSite(Site):
     """A site that scores given weights.
 
     Args:
-        weights: their file; only the first site reads it, the others are told.
+        weights: their file; only the first site reads it, the others are told. Or a file for each site.
         statistics: classes and scales; None agrees on them.
         splits: which are scored; None scores all.
         arguments: those of `Site`.
@@ -96,7 +108,7 @@ class _TestedSite(Site):
     def __init__(
         self,
         *arguments: Any,
-        weights: Path,
+        weights: Weights,
         statistics: dict[str, Any] | None,
         splits: Sequence[str] | None,
         **settings: Any,
@@ -120,12 +132,20 @@ class _TestedSite(Site):
             )  # fmt: skip
         if self._wanted is not None:
             run.splits = {name: split for name, split in run.splits.items() if name in self._wanted}
-        if self.number == 0:
-            load_weights(run.state.model, self._weights)
-        yield from counted(same_weights(run), counts, "opening")
+        yield from counted(self._take_weights(run), counts, "opening")
         run.state.beside.update(counts)
         result: RunResult = yield from counted(scoring(run), run.state.beside)
         return result
+
+    def _take_weights(self, run: Run) -> Generator[Collective, Answer, None]:
+        if isinstance(self._weights, Path):
+            if self.number == 0:
+                load_weights(run.state.model, self._weights)
+            yield from same_weights(run)
+            return
+        load_weights(run.state.model, self._weights[self.name])
+        if run.state.average is not None:
+            run.state.average.module.load_state_dict(run.state.model.state_dict())
 
     def _statistics(self, classes: list[str] | None) -> Any:
         return (yield from super()._statistics(classes)) if self._known is None else self._known
@@ -137,15 +157,14 @@ class _Test:
     Args:
         directory: new, locked.
         experiment: with its section `federation`.
-        weights: file.
-        statistics, splits: see `_TestedSite`.
+        weights, statistics, splits: see `_TestedSite`.
     """
 
     def __init__(
         self,
         directory: RunDirectory,
         experiment: Experiment,
-        weights: Path,
+        weights: Weights,
         statistics: dict[str, Any] | None,
         splits: Sequence[str] | None,
     ) -> None:
@@ -188,23 +207,26 @@ class _Test:
 
     def _write(self, sites: list[_TestedSite], results: dict[str, RunResult], seconds: float) -> TrainedRun:
         directory, first = self.directory, sites[0]
-        digest, pooled = results[first.name].model_sha256, first.built.final
-        per_site = {}
+        pooled, per_site = first.built.final, {}
+        shared = isinstance(self.weights, Path)
         for site in sites:
-            own = site.own_scores()
+            own, digest = site.own_scores(), results[site.name].model_sha256
             for name, split in own.items():
                 write_scores(site.directory.scores, name, split, digest)
             per_site[site.name] = {
                 "scores": {name: split.scores for name, split in own.items()},
                 "items": {name: len(site.data.splits[name]) for name in own},
                 "bytes": summary(site.built.state.beside),
+                "model_sha256": digest,
             }
             describe_run(site.directory, site.experiment, site.data, self.threads)
             outcome = {"status": "finished", "scores": per_site[site.name]["scores"], "model_sha256": digest}
             site.directory.write_result({**outcome, "epochs": 0, "steps": 0})
+        digest = results[first.name].model_sha256 if shared else None
         for name, split in pooled.items():
             write_scores(directory.scores, name, replace(split, rows=[]), digest)
-        save_weights(first.built.state.scored_weights, directory.weights)
+        if shared:
+            save_weights(first.built.state.scored_weights, directory.weights)
         directory.write_json(directory.statistics_file, first.data.statistics)
         provenance = describe_study(directory, self.experiment, self.threads, sites)
         result = {
@@ -216,7 +238,7 @@ class _Test:
             "steps": 0,
             "seconds": round(seconds, 3),
             "model_sha256": digest,
-            "tested": str(self.weights),
+            "tested": str(self.weights) if shared else "those of each site",
             "sites": per_site,
             "resume": None,
         }
