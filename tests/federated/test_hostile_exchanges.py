@@ -269,7 +269,7 @@ def test_a_study_goes_on_to_the_same_bits_among_ten_thousand_hostile_messages(
     [
         {"Payload": {"strategy": {"component": {"rankDAD": {"rank": 3}}}, "numbers": "fp16"}},
         {"Payload": {"strategy": {"component": {"TopK": {"strategy": {"component": "dSGD"}, "share": 0.3}}}}},
-        {"TopK": {"strategy": {"component": {"Payload": {"strategy": {"component": "FedAvg"}, "numbers": "fp16"}}}}},
+        {"TopK": {"strategy": {"component": {"Payload": {"strategy": {"component": "dSGD"}, "numbers": "fp16"}}}}},
     ],
 )
 def test_encoded_a_study_is_the_same_to_the_bit_with_numbers_of_16_bits(strategy: Any, tmp_path: Path) -> None:
