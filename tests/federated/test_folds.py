@@ -69,6 +69,15 @@ def test_a_fold_is_the_study_of_that_fold_alone(done: TrainedRun, tmp_path: Path
     assert outcome(alone.path) == outcome(done.path / "fold-2")
 
 
+@pytest.mark.slow
+def test_a_scenario_is_that_of_every_fold(tmp_path: Path) -> None:
+    leaves = {"events": [{"event": "leaves", "site": "west", "step": 3, "returns": 6}]}
+    done = simulate(_written(), out=tmp_path / "study", scenario=leaves)
+    for fold in (1, 2, 3):
+        found = json.loads((done.path / f"fold-{fold}" / "result.json").read_text())
+        assert (found["events"]["left"], found["events"]["returned"], found["away"]) == (1, 1, [])
+
+
 class StopsInTheSecondFold(Observer):
     """As a user would with Ctrl-C."""
 

@@ -133,3 +133,14 @@ def test_emissions_and_mlflow_are_of_the_study(tmp_path: Path, monkeypatch: pyte
     assert run.data.tags["weft.fingerprint"] == done.result["fingerprint"]
     assert run.data.metrics["final.test.accuracy"] == pytest.approx(done.scores["test"]["accuracy"])
     assert not list(done.path.glob("sites/**/mlruns"))
+
+
+@pytest.mark.slow
+def test_who_watches_through_a_site_that_left_is_told_the_end(tmp_path: Path) -> None:
+    told = {"tests.federated.test_watching.Told": {"file": str(tmp_path / "told.jsonl")}}
+    leaves = {"events": [{"event": "leaves", "site": "north", "step": 3}]}
+    done = simulate(study(run__observers=[told]), out=tmp_path / "study", scenario=leaves)
+    assert done.result["away"] == ["north"]
+    assert done.result["told"] is True
+    said = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert said[-1] == {"end": done.scores}
