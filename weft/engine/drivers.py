@@ -15,7 +15,7 @@ import torch
 
 from weft.engine.collectives import Answer, Collective, CollectiveId, combine, shapes_of
 from weft.engine.events import RunResult
-from weft.engine.seeding import outer_randomness_kept, random_state, set_random_state
+from weft.engine.seeding import Snapshot, outer_randomness_kept, put_back, set_random_state, snapshot
 from weft.engine.state import Position
 from weft.errors import ProtocolError
 
@@ -77,8 +77,8 @@ class Participant:
         self.journal = Journal()
         self._start = start
         self._position = position
-        self._random = random
         self._first_random = random
+        self._random: Snapshot | None = None  # None: where it begins
         self.steps: Steps | None = None
         self.result: RunResult | None = None
 
@@ -89,7 +89,10 @@ class Participant:
     def advance(self, answer: Answer | None) -> JournalEntry | None:
         """Go on to the next collective; None when the run is over."""
         modes = current_modes()
-        set_random_state(self._random)
+        if self._random is None:
+            set_random_state(self._first_random)
+        else:
+            put_back(self._random)
         try:
             if self.steps is None:
                 self.steps = self._start()
@@ -102,7 +105,7 @@ class Participant:
             self.result = typed_result(end.value, f"participant '{self.name}'")
             return None
         finally:
-            self._random = random_state()
+            self._random = snapshot()
         check_modes(modes, collective)
         entry = JournalEntry(self._id_of(collective), collective)
         self.journal.entries.append(entry)
@@ -128,7 +131,7 @@ class Participant:
             ProtocolError: the replay asks for something else than the journal holds.
         """
         recorded, self.journal.entries = self.journal.entries, []
-        self._random = self._first_random  # the saved state, where there is one, brings its own
+        self._random = None  # where it began; the saved state, where there is one, brings its own
         answer: Answer | None = None
         for old in recorded:
             entry = self.advance(answer)

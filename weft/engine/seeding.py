@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -72,16 +73,36 @@ def own_randomness(seed: int) -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of all global generators as they have it: quickly taken and put back, but for this process only."""
+
+    of_torch: torch.Tensor
+    of_numpy: Any
+    of_python: Any
+    of_devices: list[torch.Tensor]
+
+
+def snapshot() -> Snapshot:
+    """The state of all global generators, to be put back by `put_back` often."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return Snapshot(torch.get_rng_state(), np.random.get_state(), random.getstate(), devices)  # noqa: NPY002
+
+
+def put_back(kept: Snapshot) -> None:
+    """Put all global generators back to where `snapshot` found them."""
+    torch.set_rng_state(kept.of_torch)
+    np.random.set_state(kept.of_numpy)  # noqa: NPY002
+    random.setstate(kept.of_python)
+    if kept.of_devices:
+        torch.cuda.set_rng_state_all(kept.of_devices)
+
+
 @contextmanager
 def outer_randomness_kept() -> Iterator[None]:
     """Whatever happens inside, the global generators are afterwards what they were before."""
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    before = snapshot()
     try:
         yield
     finally:
-        torch.set_rng_state(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        random.setstate(before[2])
-        if devices:
-            torch.cuda.set_rng_state_all(devices)
+        put_back(before)
