@@ -277,6 +277,7 @@ NORMALISED = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
         ({"federation__sites": {"a": {"arrays": "tests.engine.studies.share"}}}, "at least two sites", ""),
         ({"federation__sites": {"a": {}, "b": {}}}, "no data are given", "table"),
         ({"federation__sites": {"../a": {}, "b": {}}}, "'../a'", ""),
+        ({"federation__sites": {"Hub": {}, "b": {}}}, "the name of the hub", "another"),
     ],
 )
 def test_a_section_that_cannot_work_is_told_and_nothing_is_left(

@@ -38,6 +38,9 @@ def check_federation(experiment: Experiment) -> Iterable[Problem]:
         yield Problem(f"a study needs at least two sites, found {found}", hint, ("federation", "sites"))
     lowered = [name.lower() for name in federation.sites]
     for name in federation.sites:
+        if name.lower() == "hub":
+            message = "a site cannot have the name of the hub, which answers them all"
+            yield Problem(message, "give it another one", ("federation", "sites", name))
         if lowered.count(name.lower()) > 1:
             message = f"the name {name!r} is that of another site but for upper and lower case"
             yield Problem(message, "sites are folders: give them different names", ("federation", "sites", name))

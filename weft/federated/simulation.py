@@ -66,11 +66,12 @@ class Sites(Together):
         """Let the hub take what was asked and answer it."""
         for name in self._in_order_of_arrival():
             self._send(name, self.waiting[name])
-        asked = {participant.name: self.waiting[participant.name] for participant in self.participants}
+        entries = {participant.name: self.waiting[participant.name] for participant in self.participants}
+        asked = {name: self._message(name, entry) for name, entry in entries.items()}
         answer = self.hub.answer()
         for participant in self.participants:
-            entry = asked[participant.name]
-            participant.answer(entry, self._answered(participant.name, entry, answer))
+            name = participant.name
+            participant.answer(entries[name], self._answered(name, asked[name], answer))
         for name in self.hub.astray:
             self._leave(name, "it takes the weights of the others", returns=True)
         self.hub.astray = []
@@ -117,10 +118,9 @@ class Sites(Together):
     def _received(self, name: str, data: bytes) -> bool:
         return self.hub.take(decode(data), name)
 
-    def _answered(self, name: str, entry: JournalEntry, answer: Answer) -> Answer:
+    def _answered(self, name: str, asked: Message, answer: Answer) -> Answer:
         if self.network is None:
             return answer
-        asked = self._message(name, entry)
         message = answer_to(asked, answer)
         found: list[Answer] = []
 
