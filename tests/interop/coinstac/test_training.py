@@ -368,3 +368,41 @@ def test_a_site_that_dies_goes_on_to_the_same_end(tmp_path: Path, engine: str, e
     for site, values in first[0].items():
         assert all(torch.equal(value, second[0][site][name]) for name, value in values.items())
     assert first[1:] == second[1:]
+
+
+class Numbered(Trainer):
+    """Averages the numbers of its batches of training."""
+
+    def iteration(self, batch: Any) -> dict[str, Any]:
+        it = super().iteration(batch)
+        if self.nn["model"].training:
+            self.cache["number"] = self.cache.get("number", 0) + 1
+        it["averages"] = self.new_averages()
+        it["averages"].add(self.cache["number"], 1)
+        return it
+
+
+def test_a_line_of_the_training_log_is_of_its_epoch_alone(tmp_path: Path) -> None:
+    write_sites(tmp_path)
+    seen: list[tuple[int, int]] = []
+
+    class Ending(Numbered):
+        def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> None:
+            seen.append((ep, i))
+
+    run = site_run(tmp_path, "local0", ["local0"], code=UserCode(Ending, Patients))
+    lines = train([run])["local0"]["train_log"]
+    assert [line[0] for line in lines] == [2.0, 5.0, 8.0]  # three batches in each epoch
+    assert seen == [(epoch, batch) for epoch in (1, 2, 3) for batch in (1, 2, 3)]
+
+
+def test_validation_may_come_every_few_epochs_and_training_ends_without_improvement(tmp_path: Path) -> None:
+    write_sites(tmp_path)
+    seldom = [site_run(tmp_path, name, epochs=5, validation_epochs=2) for name in SIZES]
+    report = train(seldom)["local0"]
+    assert len(report["validation_log"]) == 3  # the last epoch is always validated
+    assert len(report["train_log"]) == 5
+    idle = [site_run(tmp_path, name, epochs=9, patience=2, learning_rate=0.0) for name in SIZES]
+    report = train(idle)["local0"]
+    assert len(report["train_log"]) == 3
+    assert report["best_val_epoch"] == 1

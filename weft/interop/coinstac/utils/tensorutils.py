@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from weft.errors import DataError
-from weft.runs.files import write_atomically
 
 Array = np.ndarray[Any, Any]
 
@@ -43,7 +42,7 @@ def save_arrays(file_path: str | Path, arrays: Iterable[Any]) -> None:
     buffer = io.BytesIO()
     named: dict[str, Any] = {f"{place:05d}": array for place, array in enumerate(found)}
     np.savez(buffer, **named)
-    write_atomically(Path(file_path), buffer.getvalue())
+    Path(file_path).write_bytes(buffer.getvalue())  # read again in the same step: nothing that must survive
 
 
 def load_arrays(file_path: str | Path) -> list[Array]:
