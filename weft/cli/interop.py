@@ -42,8 +42,8 @@ def simulate(
     """Play COINSTAC's pipeline over DIR. The last line of standard output is the folder of what was written.
 
     Each call of a site or of the remote is a process of its own, as in COINSTAC, with JSON on its standard input and
-    output; files between them are moved from transfer to base directories. With --persistent scripts have a function
-    `run(data)`, or start a service.
+    output; files between them are moved from transfer to base directories. With --persistent a script has a function
+    `run(data)` or starts a service; one that has neither is run again and again in one process.
     """
 
     def watch(iteration: int, phase: str) -> None:

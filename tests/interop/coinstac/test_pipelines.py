@@ -109,6 +109,16 @@ def test_a_site_that_is_killed_between_the_two_sums_of_powersgd_goes_on_to_the_s
     assert _without_places(outcome(tmp_path)) == _without_places(outcome(undisturbed))
 
 
+def test_scripts_for_a_process_per_call_may_be_run_again_and_again_in_one(undisturbed: Path, tmp_path: Path) -> None:
+    write(tmp_path, POWER)
+    simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", alias=True, persistent=True)
+    assert _without_places(outcome(tmp_path)) == _without_places(outcome(undisturbed))
+    silent = tmp_path / "silent.py"
+    silent.write_text("x = 1\n")
+    with pytest.raises(ScriptError, match=r"silent\.py sent no answer"):
+        simulate(tmp_path, silent, tmp_path / "remote.py", persistent=True)
+
+
 def _without_places(found: dict[str, Any]) -> dict[str, Any]:
     """What was written, but for names of folders."""
     logs = json.loads(found["logs.json"])

@@ -13,6 +13,7 @@ An error of the script is no traceback of Weft's: the answer is {"error": {"mess
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import runpy
@@ -75,32 +76,52 @@ def run_once(script: Path) -> int:
 
 
 def run_again(script: Path) -> int:
-    """Answer calls, one per line, by the script's function `run` or by the service that it starts."""
+    """Answer calls, one per line: by the script's function `run`, by the service that it starts, or, where it has
+    neither, by running it as a program for each call in this one process.
+    """
     from weft.interop.coinstac import io
 
     io.reserve_standard_output()
+    calls = (json.loads(line) for line in sys.stdin)
+    first = next(calls, None)
+    if first is None:
+        return 0
+    waiting, served = itertools.chain([first], calls), []
 
     def serve(local: Callable[[Call], Answer], remote: Callable[[Call], Answer]) -> None:
-        for line in sys.stdin:
-            call = json.loads(line)
+        served.append(True)
+        for call in waiting:
             io.send(_answered(remote if call["mode"] == "remote" else local, call["data"], script))
 
     io.serve_with(serve)
+    io.receive_again(first["data"])
     try:
-        names = runpy.run_path(str(script), run_name=script.stem)
+        run = runpy.run_path(str(script), run_name=script.stem).get("run")
     except BaseException as error:
-        sys.stdin.readline()  # the first call, which this answers
         io.send({"error": explained(error, script)})
         return 1
-    run = names.get("run")
-    if not callable(run):
-        if sys.stdin.readline():
-            message = f"{script.name} can be called once per process only: it has no function run(data), nor a service"
-            io.send({"error": {"message": message, "hint": "add run(data), or leave --persistent out"}})
-            return 1
-        return 0
-    serve(run, run)
+    if callable(run):
+        serve(run, run)
+    elif not served:
+        for call in waiting:
+            _run_program(script, call["data"])
     return 0
+
+
+def _run_program(script: Path, data: Call) -> None:
+    """One call of a script that is written for a process per call."""
+    from weft.interop.coinstac import io
+
+    sent = io.receive_again(data)
+    try:
+        with contextlib.suppress(SystemExit):
+            runpy.run_path(str(script), run_name="__main__")
+    except BaseException as error:
+        io.send({"error": explained(error, script)})
+        return
+    if io.sent() == sent:
+        message = f"{script.name} sent no answer, and has neither a function run(data) nor a service"
+        io.send({"error": {"message": message, "hint": "a script ends with node.send()"}})
 
 
 def _answered(compute: Callable[[Call], Answer], data: Call, script: Path) -> Answer:
@@ -125,9 +146,12 @@ def explained(error: BaseException, script: Path) -> dict[str, str]:
     place = _place(error)
     if isinstance(error, WeftError):
         return {"message": error.message, "hint": error.hint}
-    text = "".join(traceback.format_exception_only(error)).strip()
-    where = place or script.name
-    return {"message": f"{where}: {text}", "hint": ""}
+    kind = type(error).__name__
+    text = f"{kind}: {error.msg if isinstance(error, SyntaxError) else error}"
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    original = name is not None and name.partition(".")[0] in ("coinstac", "coinstac_dinunet")
+    hint = "simulate with --alias: the name means Weft's classes then" if original else ""
+    return {"message": f"{place or script.name}: {text}", "hint": hint}
 
 
 def _place(error: BaseException) -> str:
@@ -159,12 +183,12 @@ def fork_calls(requests: socket.socket) -> None:
     process's standard streams; the reply is `pid`. A request {"wait": pid} is replied to with `code`, negative for a
     signal.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the simulator says so, and ends all
     import torch._dynamo  # noqa: F401  # the first optimizer of a process imports it
 
     import weft.interop.coinstac.remotes
     import weft.interop.coinstac.sites  # noqa: F401
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the simulator says so, and ends all
     children: set[int] = set()
     try:
         while True:

@@ -20,6 +20,8 @@ Answer = dict[str, Any]
 
 _received: dict[str, Any] = {}  # "RECV", once it was read
 _answers: list[TextIO] = []  # where the answer of this process goes
+_count: list[int] = [0]  # answers that were sent
+_kept: list[dict[str, Any]] = []  # the cache of a process that is called again
 _server: list[Callable[[Callable[[Call], Answer], Callable[[Call], Answer]], None]] = []
 
 
@@ -76,6 +78,29 @@ def send(answer: Answer) -> None:
         ) from None
     _answers[0].write(text + "\n")
     _answers[0].flush()
+    _count[0] += 1
+
+
+def sent() -> int:
+    """How many answers this process has sent."""
+    return _count[0]
+
+
+def receive_again(call: Call) -> int:
+    """Make `RECV` the next call of a process that lives on, with the cache that the last one left in its memory.
+
+    Returns:
+        how many answers were sent before.
+    """
+    if not _kept:
+        _kept.append(call.get("cache") or {})
+    _received["RECV"] = {**call, "cache": _kept[0]}
+    return sent()
+
+
+def lasting() -> bool:
+    """Whether this process will be called again, so that what is under way may stay in its memory."""
+    return bool(_kept)
 
 
 def plain(content: Any) -> Any:

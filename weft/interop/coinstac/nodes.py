@@ -35,8 +35,6 @@ class Node:
         lasting: whether this process will be called again, so that what is under way may stay in its memory.
     """
 
-    lasting = False
-
     def __init__(
         self, cache: dict[str, Any] | None, input: Mapping[str, Any] | None, state: Mapping[str, Any] | None
     ) -> None:
@@ -45,6 +43,7 @@ class Node:
         self.state: dict[str, Any] = dict(state or {})
         self.store = NodeStore(self.state)
         self.out: dict[str, Any] = {}
+        self.lasting = io.lasting()
         self._file: str | None = None
         self._repeated = self.store.done_before(self.input)
         if self._repeated is not None or (not self.cache.get(Key.ARGS_CACHED) and not self.first):
