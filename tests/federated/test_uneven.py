@@ -17,6 +17,7 @@ from tests.federated.lab import SIZES, outcome, rows_of, simulate_and_die, study
 from weft.actions.opening import load, open_experiment_data
 from weft.data import SplitData, make_loader
 from weft.engine.checkpoints import CheckpointFolder
+from weft.errors import ConfigError
 from weft.federated.site import site_experiment
 from weft.federated.study import simulate
 
@@ -124,6 +125,16 @@ def test_a_site_without_training_data_ends_no_epoch(tmp_path: Path) -> None:
     done = simulate(written, out=tmp_path / "study")
     assert done.result["steps"] == 3 * math.ceil(37 / 8)
     assert done.result["sites"]["tested"]["items"] == {"test": 30}
+
+
+@pytest.mark.parametrize("uneven", ["weight_zero", "stop", "wrap"])
+def test_a_site_with_too_few_items_for_a_batch_is_told(uneven: str, tmp_path: Path) -> None:
+    parts = {"north": {"train": _rows(0, 37)}, "south": {"train": _rows(37, 40)}}
+    sites = {name: {"class": part} for name, part in parts.items()}
+    written = study(sites, federation__uneven=uneven, training__drop_last=True)
+    written["dataset"] = {}
+    with pytest.raises(ConfigError, match="3 items are fewer than a batch of 8"):
+        simulate(written, out=tmp_path / "study")
 
 
 @pytest.mark.slow

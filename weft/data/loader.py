@@ -80,7 +80,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Number of batches of an epoch, for this rank."""
-        return self._lap_batches if self.batches is None else self.batches
+        return self._lap_batches if self.batches is None or not self._lap_batches else self.batches
 
     @property
     def _lap_batches(self) -> int:
