@@ -90,7 +90,8 @@ def study_of(
         learning_rate: of the SGD that all sites take.
         seed: of the splits of each site's rows (half to train, a fifth to validate, the rest to test), of the order
             and of the weights.
-        normalised: whether the network has batch normalisation.
+        normalised: whether the network has batch normalisation; a last batch that is short is then left out, since of
+            a single item there are no statistics.
     """
     about = PROBLEMS[problem]
     network = {"in_features": about.features, "hidden": list(about.hidden), "out_features": about.classes}
@@ -103,6 +104,7 @@ def study_of(
         "training": {
             "task": "classification", "epochs": about.epochs, "batch_size": 16,
             "optimizer": {"SGD": {"lr": learning_rate, "momentum": 0.9}}, "metrics": ["accuracy", "auroc"],
+            "drop_last": normalised,
         },
         "federation": {
             "strategy": strategy,
