@@ -33,6 +33,12 @@ class RunLock:
     def held(self) -> bool:
         return self._descriptor is not None
 
+    @property
+    def descriptor(self) -> int:
+        """The open file, for processes that are to hold the lock as well: it is free when the last one has ended."""
+        assert self._descriptor is not None
+        return self._descriptor
+
     def acquire(self) -> None:
         """Take the lock; taking it twice is harmless.
 

@@ -8,6 +8,9 @@ import csv
 import json
 import os
 import runpy
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,8 @@ import torch
 
 from tests.interop.coinstac.computation import CLASSES, LASTING_LOCAL, LASTING_REMOTE, LOCAL, SIZES, write
 from weft.engine import Together
+from weft.errors import RunDirectoryError
+from weft.interop.coinstac import simulator
 from weft.interop.coinstac.processes import ScriptError
 from weft.interop.coinstac.running import SiteRun, UserCode
 from weft.interop.coinstac.simulator import simulate
@@ -106,6 +111,31 @@ def test_a_site_that_is_killed_between_the_two_sums_of_powersgd_goes_on_to_the_s
     before = json.loads((tmp_path / "cache" / "pipeline.json").read_text())["iteration"]
     simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", resume=True, **arguments)
     assert before > 5
+    assert _without_places(outcome(tmp_path)) == _without_places(outcome(undisturbed))
+
+
+def test_a_simulator_that_is_killed_is_followed_by_one_that_goes_on_to_the_same_bits(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it lives nobody else may play the computation; its processes end with it."""
+    write(tmp_path, POWER, local=LASTING_LOCAL, remote=LASTING_REMOTE)
+    scripts = tmp_path / "local.py", tmp_path / "remote.py"
+    words = ["--local", scripts[0], "--remote", scripts[1], "--alias", "--persistent"]
+    command = [sys.executable, "-m", "weft", "interop", "coinstac", "simulate", tmp_path, *words]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        state = tmp_path / "cache" / "pipeline.json"
+        while not state.exists() or json.loads(state.read_text())["iteration"] < 9:
+            assert running.poll() is None
+            time.sleep(0.01)
+        monkeypatch.setattr(simulator, "PATIENCE", 0.0)
+        with pytest.raises(RunDirectoryError, match=f"process {running.pid} on"):
+            simulate(tmp_path, *scripts, alias=True, persistent=True, resume=True)
+        monkeypatch.undo()
+    finally:
+        running.kill()
+        running.wait()
+    simulate(tmp_path, *scripts, alias=True, persistent=True, resume=True)
     assert _without_places(outcome(tmp_path)) == _without_places(outcome(undisturbed))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from weft.errors import ProtocolError, WeftError
+from weft.runs.lock import RunLock
 
 Call = dict[str, Any]
 Answer = dict[str, Any]
@@ -48,18 +49,19 @@ class Parent:
     Args:
         scripts: of each node.
         folder: where the files of calls, and what the scripts print, lie: `NAME.log`.
+        lock: held by all that write into the computation's folder.
         alias: whether `import coinstac_dinunet` is to work.
     """
 
-    def __init__(self, scripts: Mapping[str, Path], folder: Path, *, alias: bool) -> None:
+    def __init__(self, scripts: Mapping[str, Path], folder: Path, lock: RunLock, *, alias: bool) -> None:
         self.scripts, self.folder, self.alias = scripts, folder, alias
         folder.mkdir(parents=True, exist_ok=True)
         threads = str(max(1, (os.cpu_count() or 1) // max(1, len(scripts) - 1)))  # the remote waits for the sites
         self._requests, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
-                [*CHILD, "FORKS", str(other.fileno())], pass_fds=[other.fileno()], stdin=subprocess.DEVNULL,
-                stdout=2, env={"OMP_NUM_THREADS": threads, **os.environ},
+                [*CHILD, "FORKS", str(other.fileno())], pass_fds=[other.fileno(), lock.descriptor],
+                stdin=subprocess.DEVNULL, stdout=2, env={"OMP_NUM_THREADS": threads, **os.environ},
             )  # fmt: skip
 
     def start(self, name: str, form: str, streams: Sequence[int]) -> int:

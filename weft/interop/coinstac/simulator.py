@@ -16,17 +16,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weft.errors import ConfigError, DataError, UsageError
+from weft.errors import ConfigError, DataError, RunDirectoryError, UsageError
 from weft.interop.coinstac.processes import Parent, PerCall, Persistent, Processes
 from weft.interop.coinstac.storing import write
+from weft.runs.lock import RunLock
 
 REMOTE = "remote"
 RUN = "simulatorRun"
+PATIENCE = 10.0  # seconds that calls of a killed simulator are waited for
 _STATE = Path("cache") / "pipeline.json"
 
 
@@ -77,6 +81,7 @@ def simulate(
 
     Raises:
         UsageError: a script or the folder's inputspec is missing.
+        RunDirectoryError: another process plays this computation.
         ScriptError: a script failed; the site is named.
     """
     for script in (local, remote):
@@ -85,22 +90,40 @@ def simulate(
     if not hasattr(os, "fork"):
         raise UsageError("this system cannot fork processes", "simulate on Linux or macOS, or with COINSTAC itself")
     folder = folder.resolve()
-    pipeline = _resumed(folder) if resume else None
-    if pipeline is None:
-        pipeline = _begun(folder)
-    if pipeline.done:
-        return folder / "output"
-    nodes = [*pipeline.sites, REMOTE]
-    scripts = {name: (remote if name == REMOTE else local).resolve() for name in nodes}
-    parent = Parent(scripts, folder / "cache" / "calls", alias=alias)
-    processes: Processes = Persistent(parent) if persistent else PerCall(parent)
-    try:
-        while not pipeline.done:
-            _round(folder, pipeline, processes)
-            watch(pipeline.iteration, str(next(iter(pipeline.inputs.values()), {}).get("phase", "")))
-    finally:
-        processes.close()
+    inputs = read_inputspec(folder)
+    with _alone(folder) as lock:
+        pipeline = (_resumed(folder) if resume else None) or _begun(folder, inputs)
+        if pipeline.done:
+            return folder / "output"
+        scripts = {name: local.resolve() for name in pipeline.sites} | {REMOTE: remote.resolve()}
+        parent = Parent(scripts, folder / "cache" / "calls", lock, alias=alias)
+        processes: Processes = Persistent(parent) if persistent else PerCall(parent)
+        try:
+            while not pipeline.done:
+                _round(folder, pipeline, processes)
+                watch(pipeline.iteration, str(next(iter(pipeline.inputs.values()), {}).get("phase", "")))
+        finally:
+            processes.close()
     return folder / "output"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[RunLock]:
+    """Let nobody else play the same computation; calls that a killed simulator left are waited for."""
+    (folder / "cache").mkdir(parents=True, exist_ok=True)
+    lock, patience = RunLock(folder / "cache" / "lock"), time.monotonic() + PATIENCE
+    while True:
+        try:
+            lock.acquire()
+            break
+        except RunDirectoryError:
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.1)
+    try:
+        yield lock
+    finally:
+        lock.release()
 
 
 def _round(folder: Path, pipeline: Pipeline, processes: Processes) -> None:
@@ -141,9 +164,8 @@ def _keep_caches(pipeline: Pipeline, answers: Mapping[str, Mapping[str, Any]]) -
 # --- beginning and going on -------------------------------------------------------------------------------------------
 
 
-def _begun(folder: Path) -> Pipeline:
+def _begun(folder: Path, inputs: dict[str, dict[str, Any]]) -> Pipeline:
     """A pipeline before its first round; what an earlier one sent is cleared away."""
-    inputs = read_inputspec(folder)
     pipeline = Pipeline(sorted(inputs), inputs=inputs)
     for name in [*pipeline.sites, REMOTE]:
         for kind in ("output", "cache", "transfer"):
