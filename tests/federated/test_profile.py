@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.federated.lab import SIZES, outcome, simulate_and_die, study
 from weft.cli.app import app
-from weft.engine import Collective, Participant, RunResult, Sum, Together
+from weft.engine import Collective, Epoch, Participant, RunResult, Start, Step, Sum, Together
 from weft.engine.collectives import Answer
 from weft.engine.seeding import random_state
 from weft.engine.state import Position
-from weft.federated.profile import Profile
+from weft.federated.profile import Profile, Spent
 from weft.federated.study import simulate
+from weft.monitor import ProgressBar
 from weft.runs import RunDirectory, read_rows
 
 pytest.importorskip("sklearn")
@@ -113,6 +116,36 @@ def test_after_a_kill_no_epoch_is_told_twice_and_all_bytes_once(tmp_path: Path) 
         assert sum(int(row["items"]) for row in own) == undisturbed.result["sites"][name]["trained"]["items"]
         texts = [(path / "sites" / name / "own.csv").read_text() for path in (out, undisturbed.path)]
         assert texts[0] == texts[1]
+
+
+def test_a_terminal_shows_the_sites_below_the_progress_and_a_log_does_not(tmp_path: Path) -> None:
+    shown = {}
+    for terminal in (True, False):
+        stream = StringIO()
+        profile = Profile(RunDirectory(tmp_path / str(terminal)), [*SIZES])
+        (tmp_path / str(terminal)).mkdir()
+        for name, clock in profile.sites.items():
+            clock.total = Spent(computing=61.0, waiting=2.0, messages=3, sent=len(name) * 2**20)
+        console = Console(file=stream, force_terminal=terminal, width=100)
+        bar = ProgressBar(console, beside=profile.table)
+        start = Start(None, "tumours", 2, 4, 0, 0, 10, "cpu", "loss")
+        bar.on_start(start)
+        bar.on_step(Step(0, 1, 1, 4, 8, 0.5, 0.1))
+        bar.on_epoch(Epoch(0, 4, {"epoch": 1, "step": 4, "train_loss": 0.5}, improved=True, best=0.5))
+        bar.on_end(RunResult("finished", 1, 4, 1.0))
+        shown[terminal] = stream.getvalue()
+    assert "1:01 min" in shown[True]
+    assert "5 MiB" in shown[True]  # that north has sent
+    assert "computing" not in shown[False]
+
+
+def test_where_a_site_has_no_items_there_is_no_loss(tmp_path: Path) -> None:
+    done = simulate(study(), out=tmp_path / "study")
+    told = done.result["sites"]
+    for name in SIZES:
+        steps = list(read_rows(done.path / "sites" / name / "steps.csv"))  # every step is logged
+        assert len(steps) == told[name]["trained"]["steps"]
+        assert all(float(row["loss"]) > 0 for row in steps)
 
 
 def test_the_command_shows_a_study_also_before_its_end(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ class Start:
 
 @dataclass(slots=True)  # not frozen: made thousands of times a second, and a frozen one takes four times as long
 class Step:
-    """One optimizer step was taken. `loss` and `learning_rate` are given every `run.log_every` steps only."""
+    """One optimizer step was taken. `loss` and `learning_rate` are given every `run.log_every` steps only, `loss` where
+    there were items.
+    """
 
     epoch: int
     step: int

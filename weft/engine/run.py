@@ -335,12 +335,12 @@ class Run:
         )  # fmt: skip
 
     def tell_step(self, items: int, loss: float | None) -> None:
-        """Tell observers about the step that was just taken."""
+        """Tell observers about the step that was just taken; without items there was no loss here."""
         position = self.state.position
         logged = position.step % self.plan.log_every == 0
         step = Step(
             position.epoch, position.step, position.batch, self.batches, items,
-            loss if logged else None, self.learning_rate if logged else None,
+            loss if logged and items else None, self.learning_rate if logged else None,
         )  # fmt: skip
         if logged:
             self.settle_saves(wait=False)

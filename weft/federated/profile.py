@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,8 @@ from weft.engine.memory import lifetime_peak
 from weft.engine.run import Run
 from weft.federated.traffic import LARGEST, count_step, summary, trained
 from weft.monitor.words import duration
-from weft.runs import History, RunDirectory
+from weft.report.words import size
+from weft.runs import History, Row, RunDirectory
 
 _EVERY = 7  # messages; reading the processors' clock costs microseconds: it is read for one of so many
 _MOST_SHOWN = 8  # sites of the live table
@@ -61,6 +62,10 @@ class Spent:
 SPENT = tuple(field.name for field in fields(Spent))
 
 
+def _sum(rows: Sequence[Row]) -> Spent:
+    return functools.reduce(Spent.plus, (Spent(*(row[key] for key in SPENT)) for row in rows), Spent())  # type: ignore[arg-type]
+
+
 class Profile:
     """The profile of all sites; a row per site and epoch goes to the study's `profile.csv`.
 
@@ -92,13 +97,17 @@ class Profile:
             if clock.begun:
                 clock.write_row("end")
 
-    def forget_after(self, name: str, epoch: int) -> Spent:
-        """Remove what is written of a site's later epochs; returns what it spent until then."""
+    def forget_after(self, name: str, epoch: int) -> tuple[Spent, Spent]:
+        """Remove what is written of a site's later epochs.
+
+        Returns:
+            what it spent until then in all, and what of it before training.
+        """
         kept = [row for row in self.rows.rows if row["site"] != name or int(row["epoch"]) <= epoch]
         if len(kept) < len(self.rows.rows):
             self.rows.restore(kept)
-        own = [Spent(*(row[key] for key in SPENT)) for row in kept if row["site"] == name]  # type: ignore[arg-type]
-        return functools.reduce(Spent.plus, own, Spent())
+        own = [row for row in kept if row["site"] == name]
+        return _sum(own), _sum([row for row in own if row["part"] == "opening"])
 
     def table(self) -> Table:
         """The sites at this moment, for a terminal: of many those that compute most."""
@@ -106,14 +115,13 @@ class Profile:
         table.add_column("site")
         for name in ("computing", "waiting", "sent", "received", "model and optimizer"):
             table.add_column(name, justify="right")
-        clocks = sorted(self.sites.values(), key=lambda clock: -clock.total.computing - clock.spent.computing)
-        shown = clocks[:_MOST_SHOWN]
+        clocks = sorted(self.sites.values(), key=lambda clock: -clock.now().computing)
+        shown = [clock for clock in clocks if clock.in_training][:_MOST_SHOWN]
         for clock in sorted(shown, key=lambda clock: clock.name):
             now = clock.now()
-            moved = (f"{number / 1e6:,.2f} MB" for number in (now.sent, now.received))
-            held = f"{clock.held / 1e6:,.2f} MB"
-            table.add_row(clock.name, duration(now.computing), duration(now.waiting), *moved, held)
-        if len(clocks) > len(shown):
+            moved = map(size, (now.sent, now.received, clock.held))
+            table.add_row(clock.name, duration(now.computing), duration(now.waiting), *moved)
+        if shown and len(clocks) > len(shown):
             table.add_row(f"and {len(clocks) - len(shown)} more")
         return table
 
@@ -129,7 +137,7 @@ class SiteClock(Observer):
     def __init__(self, profile: Profile, name: str) -> None:
         self.name = name
         self.turn = 0.0  # seconds computed since everybody was answered last
-        self.spent, self.total = Spent(), Spent()  # since the last row, and in all rows
+        self.spent, self.total, self.opening = Spent(), Spent(), Spent()  # since the last row, in all, before training
         self.due: str | None = None  # the part that a row is due of
         self.epoch, self.held = 0, 0
         self._profile = profile
@@ -171,7 +179,7 @@ class SiteClock(Observer):
     def on_start(self, start: Start) -> None:
         """A study that goes on passes again through the epochs after its boundary: what was written of them goes."""
         self.epoch = start.epoch
-        self.total = self._profile.forget_after(self.name, start.epoch)
+        self.total, self.opening = self._profile.forget_after(self.name, start.epoch)
         if self._own is not None:
             self._own.restore([row for row in self._own.rows if int(row["epoch"]) <= start.epoch])
         self._loss = None
@@ -197,6 +205,11 @@ class SiteClock(Observer):
             )
 
     @property
+    def in_training(self) -> bool:
+        """Whether it has come to its first step, which is when there is something to tell."""
+        return self.total.messages > 0
+
+    @property
     def begun(self) -> bool:
         """Whether the site has built its run: one that was refused never does."""
         return self._run is not None
@@ -208,8 +221,9 @@ class SiteClock(Observer):
         return self._run
 
     def now(self) -> Spent:
-        """All that was spent so far."""
-        return self.total.plus(self._since_last_row())
+        """What was spent so far, computing and waiting from the first step on."""
+        spent, before = self.total.plus(self._since_last_row()), self.opening
+        return replace(spent, computing=spent.computing - before.computing, waiting=spent.waiting - before.waiting)
 
     def write_row(self, part: str) -> None:
         """Write what was spent since the last row.
@@ -223,6 +237,8 @@ class SiteClock(Observer):
              "journal_bytes": self.run.state.beside.get(LARGEST, 0), "process_peak_bytes": lifetime_peak()}
         )  # fmt: skip
         self.total, self.spent = self.total.plus(spent), Spent()
+        if part == "opening":
+            self.opening = self.opening.plus(spent)
         self._sampled = [0.0, 0.0]
 
     def _since_last_row(self) -> Spent:

@@ -67,14 +67,19 @@ class ShownAsStudy(Observer):
         self._name, self._path = name, path
         self.shown, self._steps = shown, steps
         self._start: Start | None = None
+        self._steps_per_epoch = 1
 
     def on_start(self, start: Start) -> None:
-        self._start = replace(start, name=self._name, run_path=self._path)
+        assert start.run_path is not None
+        site = RunDirectory(start.run_path)
+        self._steps_per_epoch = max(1, int(site.read_json(site.agreed_file)["steps_per_epoch"]))
+        self._start = replace(start, name=self._name, run_path=self._path, steps_per_epoch=self._steps_per_epoch)
 
     def on_step(self, step: Step) -> None:
         self._tell_start()
-        if self._steps:
-            self.shown.on_step(step)
+        if self._steps:  # the site may have fewer batches than the study has steps
+            done = step.step - step.epoch * self._steps_per_epoch
+            self.shown.on_step(replace(step, batch=done, batches=self._steps_per_epoch))
 
     def on_validation(self, progress: Validation) -> None:
         self._tell_start()
