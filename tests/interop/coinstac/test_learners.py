@@ -120,6 +120,7 @@ class OwnWay(COINNLearner):
 
     def backward(self) -> tuple[dict[str, Any], dict[str, Any]]:
         model, optimizer = self.trainer.nn["model"], self.trainer.optimizer["adam"]
+        self.cache["steps"] = self.cache.get("steps", 0) + 1
         model.train()
         optimizer.zero_grad()
         its = []
@@ -153,6 +154,7 @@ def test_a_learner_and_a_reducer_of_the_users_train_together(tmp_path: Path) -> 
     assert torch.equal(final(runs[0]), final(runs[1]))
     lines = runs[0].report()["train_log"]
     assert lines[-1][0] < lines[0][0]
+    assert [run.cache["steps"] for run in runs] == [6, 12, 4]  # 24, 42 and 15 items in steps of 8, twice
     norms = [
         sum(float((grad**2).sum()) for grad in one.files["mine_file"])
         for ask in remote.asked

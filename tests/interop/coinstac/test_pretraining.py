@@ -34,7 +34,9 @@ def noting() -> type[Noted]:
 def test_the_largest_site_alone_pretrains_with_its_arguments(tmp_path: Path) -> None:
     write_sites(tmp_path)
     kind = noting()
-    with_it = train([run_of(tmp_path, name, UserCode(kind, Patients)) for name in SIZES])
+    runs = [run_of(tmp_path, name, UserCode(kind, Patients)) for name in SIZES]
+    with_it = train(runs)
+    assert all(torch.equal(run.trainer.nn["model"].out.bias, runs[0].trainer.nn["model"].out.bias) for run in runs)
     without = train([site_run(tmp_path, name, epochs=1) for name in SIZES])
     assert [site for site, rate in kind.noted if rate == 0.03] == ["local1"]
     assert sorted(site for site, rate in kind.noted if rate == 0.01) == [*SIZES]
