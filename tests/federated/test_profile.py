@@ -143,9 +143,11 @@ def test_where_a_site_has_no_items_there_is_no_loss(tmp_path: Path) -> None:
     done = simulate(study(), out=tmp_path / "study")
     told = done.result["sites"]
     for name in SIZES:
-        steps = list(read_rows(done.path / "sites" / name / "steps.csv"))  # every step is logged
-        assert len(steps) == told[name]["trained"]["steps"]
-        assert all(float(row["loss"]) > 0 for row in steps)
+        steps = list(read_rows(done.path / "sites" / name / "steps.csv"))
+        losses = [float(row["loss"]) for row in steps if "loss" in row]
+        assert len(steps) == done.result["steps"]  # every step is logged
+        assert len(losses) == told[name]["trained"]["steps"]
+        assert min(losses) > 0
 
 
 def test_the_command_shows_a_study_also_before_its_end(tmp_path: Path) -> None:

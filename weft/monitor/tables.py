@@ -26,7 +26,8 @@ class StepsCSV(Observer):
         self._log.truncate_after(start.step)  # a killed run passes again through the steps after its checkpoint
 
     def on_step(self, step: Step) -> None:
-        if step.loss is not None and self._log is not None:
+        logged = step.loss is not None or step.learning_rate is not None  # a step without items has no loss
+        if logged and self._log is not None:
             row = {"step": step.step, "epoch": step.epoch, "loss": step.loss, "learning_rate": step.learning_rate}
             self._log.append(row)
 
