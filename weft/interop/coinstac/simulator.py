@@ -217,13 +217,14 @@ def read_inputspec(folder: Path) -> dict[str, dict[str, Any]]:
         written = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file} is no JSON: {error}", "look at that place") from None
-    specs = [written] * len(sites) if isinstance(written, dict) else written
-    if not isinstance(specs, list) or len(specs) < len(sites):
+    numbers = {name: int(name.removeprefix("local")) for name in sites}
+    specs = [written] * (max(numbers.values()) + 1) if isinstance(written, dict) else written
+    if not isinstance(specs, list) or len(specs) <= max(numbers.values()):
         count = len(specs) if isinstance(specs, list) else "no list of"
         raise ConfigError(
-            f"{file} has {count} entries for {len(sites)} sites", "write one for each folder input/localN"
+            f"{file} has {count} entries, but there is {sites[-1]}", "the entry of localN is number N, from 0"
         )
-    return {name: _values(specs[int(name.removeprefix("local"))], file, name) for name in sites}
+    return {name: _values(specs[number], file, name) for name, number in numbers.items()}
 
 
 def _values(spec: Any, file: Path, name: str) -> dict[str, Any]:
