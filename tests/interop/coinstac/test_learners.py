@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
-from weft.engine import Participant, Together
+from weft.engine import Gather, Participant, Together
 from weft.errors import DataError, MessageRefused
 from weft.interop.coinstac import COINNDataHandle, COINNLearner, COINNReducer
-from weft.interop.coinstac.parcels import TAG, Parcel, decode, encode, packed
+from weft.interop.coinstac.parcels import TAG, Parcel, decode, encode, packed, unpacked
 from weft.interop.coinstac.reducing import reduced
 from weft.interop.coinstac.running import SiteRun, UserCode
 from weft.interop.coinstac.utils.tensorutils import extract_grads, load_arrays, save_arrays
@@ -154,6 +156,7 @@ def test_a_learner_and_a_reducer_of_the_users_train_together(tmp_path: Path) -> 
     assert torch.equal(final(runs[0]), final(runs[1]))
     lines = runs[0].report()["train_log"]
     assert lines[-1][0] < lines[0][0]
+    assert not any(path.is_file() for run in runs for path in Path(run.state["transferDirectory"]).rglob("*"))
     assert [run.cache["steps"] for run in runs] == [6, 12, 4]  # 24, 42 and 15 items in steps of 8, twice
     norms = [
         sum(float((grad**2).sum()) for grad in one.files["mine_file"])
@@ -219,6 +222,49 @@ def test_a_damaged_parcel_is_refused(tmp_path: Path, place: int) -> None:
     tensors[place] = tensors[place].flatten()[:-1]
     with pytest.raises(MessageRefused):
         decode(tensors)
+
+
+PARCEL = Parcel(
+    {"grads_file": "a.npz", "n": 3, "items": 4.0}, {"grads_file": [np.ones((2, 3), np.float32), np.zeros(2)]}
+)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_mutated_parcel_is_read_or_refused(data: st.DataObject) -> None:
+    tensors = [tensor.clone() for tensor in encode(PARCEL)]
+    place = data.draw(st.integers(0, 2))
+    flat = tensors[place].reshape(-1)
+    for _ in range(data.draw(st.integers(1, 3))):
+        spot, value = data.draw(st.integers(0, len(flat) - 1)), data.draw(st.integers(0, 255))
+        flat[spot] = value - 40 if place == 2 else value
+    try:
+        decode(tensors)
+    except MessageRefused:
+        pass
+
+
+@pytest.mark.parametrize("name", ["../labels.csv", "/tmp/a.npz", "labels.csv", "", 7, None])
+def test_what_a_remote_says_cannot_be_written_elsewhere(tmp_path: Path, name: Any) -> None:
+    parcel = Parcel({"avg_grads_file": name}, {"avg_grads_file": [np.ones(2)]})
+    with pytest.raises(MessageRefused, match="is to be a file"):
+        unpacked(parcel, tmp_path / "base", below="kept")
+    assert [path.name for path in tmp_path.rglob("*")] == ["base", "kept"]
+
+
+def test_what_a_remote_says_lies_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "subject.npz").write_text("mine")
+    said = unpacked(Parcel({"f": "subject.npz"}, {"f": [np.ones(2)]}), tmp_path, below="kept")
+    assert said == {"f": "kept/subject.npz"}
+    assert (tmp_path / "subject.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize("items", [-1, "4", None, True, float("nan")])
+def test_a_site_that_says_an_impossible_number_of_items_is_refused(tmp_path: Path, items: Any) -> None:
+    (run,) = runs_of(tmp_path)[:1]
+    asked = Gather(TAG, encode(Parcel({**PARCEL.said, "items": items}, PARCEL.files)))
+    with pytest.raises(MessageRefused, match="site local0 says that its batch has"):
+        reduced(COINNReducer, remote_trainer(run), ["local0"], [asked])
 
 
 def test_arrays_that_need_unpickling_are_refused(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ def packed(out: Mapping[str, Any], folder: Path) -> Parcel:
     parcel = Parcel()
     for key, value in out.items():
         if isinstance(value, str) and value.endswith(_ENDINGS):
-            parcel.files[str(key)] = load_arrays(within(folder, value, str(key)))
+            file = within(folder, value, str(key))
+            if file.parent != Path(folder).absolute():
+                raise DataError(f"{key!r} names {value!r}", "save files in transferDirectory itself")
+            parcel.files[str(key)] = load_arrays(file)
         try:
             parcel.said[str(key)] = json.loads(json.dumps(value))
         except (TypeError, ValueError) as error:
@@ -57,12 +60,29 @@ def packed(out: Mapping[str, Any], folder: Path) -> Parcel:
     return parcel
 
 
-def unpacked(parcel: Parcel, folder: Path) -> dict[str, Any]:
-    """Write the arrays into files of the names that were said; returns what was said."""
-    folder.mkdir(parents=True, exist_ok=True)
+def unpacked(parcel: Parcel, folder: Path, below: str = "") -> dict[str, Any]:
+    """Write the arrays into files of the names that were said.
+
+    Args:
+        parcel: what came from another node.
+        folder: where whoever reads them looks.
+        below: a folder in it that is kept for them, so that no name can be that of a file of the reader's own.
+
+    Returns:
+        what was said, with the files' places in `folder`.
+
+    Raises:
+        MessageRefused: a name is none of a file of arrays.
+    """
+    (folder / below).mkdir(parents=True, exist_ok=True)
+    said = dict(parcel.said)
     for key, arrays in parcel.files.items():
-        save_arrays(within(folder, Path(str(parcel.said[key])).name, key), arrays)
-    return {key: Path(str(value)).name if key in parcel.files else value for key, value in parcel.said.items()}
+        name = said.get(key)
+        if not isinstance(name, str) or name != Path(name).name or not name.endswith(_ENDINGS):
+            raise MessageRefused(f"{key} is to be a file {name!r}", f"plain names that end in {' or '.join(_ENDINGS)}")
+        said[key] = f"{below}/{name}" if below else name
+        save_arrays(folder / said[key], arrays)
+    return said
 
 
 def encode(parcel: Parcel) -> list[Tensor]:
@@ -90,12 +110,12 @@ def decode(tensors: Sequence[Tensor]) -> list[Parcel]:
         values = torch.split(numbers, [count for count, _ in parts])
         texts = torch.split(headers, [count for _, count in parts])
         return [_parcel(value.numpy(), bytes(text.tolist())) for value, text in zip(values, texts, strict=True)]
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise MessageRefused(f"a message of learner or reducer is damaged: {error}", "send it again") from error
 
 
 def _parcel(numbers: Array, text: bytes) -> Parcel:
-    header = json.loads(text)
+    header = json.loads(text)  # nesting too deep is a RecursionError, which is a RuntimeError
     parcel, at = Parcel(dict(header["said"])), 0
     for key in sorted(header["shapes"]):
         parcel.files[key] = []

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from weft.engine.collectives import Answer, Collective
-from weft.errors import DataError
-from weft.interop.coinstac.parcels import decode, encode, packed, unpacked
+from weft.errors import DataError, MessageRefused
+from weft.interop.coinstac.parcels import Parcel, decode, encode, packed, unpacked
 from weft.interop.coinstac.reducer import COINNReducer
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
@@ -26,6 +27,13 @@ class InProcess:
     def starmap(self, function: Callable[..., Any], values: Iterable[Any]) -> list[Any]:
         """`function` of each tuple of values."""
         return [function(*value) for value in values]
+
+
+def _items(name: str, parcel: Parcel) -> float:
+    items = parcel.said.get("items")
+    if isinstance(items, bool) or not isinstance(items, int | float) or not 0 <= items < math.inf:
+        raise MessageRefused(f"site {name} says that its batch has {items!r} items", "it is no site of Weft's")
+    return items
 
 
 def reduced(
@@ -44,7 +52,7 @@ def reduced(
         MessageRefused: what a site sent is damaged.
     """
     parcels = {name: decode(asked.tensors)[0] for name, asked in zip(names, collectives, strict=True)}
-    parcels = {name: parcel for name, parcel in parcels.items() if parcel.said.get("items", 0) > 0}
+    parcels = {name: parcel for name, parcel in parcels.items() if _items(name, parcel) > 0}
     with tempfile.TemporaryDirectory(prefix="weft-reduce-") as place:
         received, sent = Path(place) / "received", Path(place) / "sent"
         sent.mkdir()

@@ -21,6 +21,7 @@ from weft.interop.coinstac.parcels import TAG, Parcel, decode, encode, packed, u
 from weft.interop.coinstac.scores import framed, unframed
 from weft.interop.coinstac.task import COINNTask
 
+_REDUCED = "weft-reduced"  # in a site's folder: what its learner is told
 KNOWN = {
     name: one
     for name in weft.federated.__all__
@@ -120,7 +121,10 @@ class LearnerStrategy(Strategy):
         """Ask the reducer; a site without items asks with nothing."""
         parcel = Parcel({"items": 0.0})
         if gradients.weight > 0:
-            parcel = packed(self.task.sent, Path(self.learner.state["transferDirectory"]))
+            folder = Path(self.learner.state["transferDirectory"])
+            parcel = packed(self.task.sent, folder)
+            for key in parcel.files:  # they travel in the message, and not once more beside it
+                (folder / str(parcel.said[key])).unlink()
             parcel.said["items"] = gradients.weight
         answer = yield Gather(f"{TAG} {gradients.network}", encode(parcel))
         found = decode(answer)
@@ -129,4 +133,4 @@ class LearnerStrategy(Strategy):
                 f"site {self.task.site} has a learner of its own, but {len(found)} messages came back, not a reducer's",
                 "run it with a remote: weft interop coinstac simulate",
             )
-        self.learner.input.update(unpacked(found[0], Path(self.learner.state["baseDirectory"])))
+        self.learner.input.update(unpacked(found[0], Path(self.learner.state["baseDirectory"]), below=_REDUCED))
