@@ -199,3 +199,15 @@ def test_a_damaged_answer_is_refused_and_leaves_the_site_as_it_was(tmp_path: Pat
             turns.answer(damaged, 0)
     assert not list(tmp_path.rglob("*.answer"))
     assert turns.answer(answer, 0) is not None
+
+
+def test_an_answer_that_is_given_again_is_not_taken_again(tmp_path: Path) -> None:
+    """As when the host did not hear what was asked next."""
+    turns, asked = begun(tmp_path)
+    answer = exchange({"a": asked}, study=STUDY, number=0)
+    first = turns.answer(answer, 0)
+    assert first is not None
+    assert turns.answer(answer, 0) == first
+    assert turns.answer(exchange({"a": first}, study=STUDY, number=1), 1) is not None
+    with pytest.raises(ProtocolError, match="exchange 2, but was given that to 0"):
+        turns.answer(answer, 0)

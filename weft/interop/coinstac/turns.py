@@ -45,6 +45,7 @@ class Turns:
         self._next = 0
         self._entry: JournalEntry | None = None
         self._begun = False
+        self._sent: bytes | None = None
 
     def begin(self) -> bytes | None:
         """Ask for the first time, or ask again what waited when the last process ended; None when the fold is over."""
@@ -67,11 +68,11 @@ class Turns:
             ProtocolError: it answers another exchange than the one that waits.
         """
         if not self._begun:
-            asked = self.begin()
-            if self.waiting != number:
-                if self.waiting is None or self.waiting == number + 1:
-                    return asked  # the answer was taken before that process ended
-                self._refuse_number(number)
+            self.begin()
+            if self.waiting is None:
+                return None
+        if self.waiting == number + 1:
+            return self._sent  # the answer was taken, by this process or one that has ended, and only this was not told
         if self.waiting != number or self._entry is None:
             self._refuse_number(number)
         assert self._entry is not None
@@ -109,11 +110,12 @@ class Turns:
         self.waiting, self._next = self._next, self._next + 1
         file = self._journal() / f"{self.waiting:08d}.asked"
         if file.exists():  # as it was asked before
-            return file.read_bytes()
-        data = encode(self._ask(entry, self.waiting))
+            self._sent = file.read_bytes()
+            return self._sent
+        self._sent = encode(self._ask(entry, self.waiting))
         file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, data)
-        return data
+        write(file, self._sent)
+        return self._sent
 
     def _refuse_number(self, number: int) -> None:
         raise ProtocolError(
