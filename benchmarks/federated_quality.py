@@ -7,7 +7,8 @@ scikit-learn's breast cancer table and digits, each over five unequal sites and 
 trains the same perceptron with SGD (momentum 0.9, batches of 16 at each site) on the same splits, and is tuned alike:
 three settings are tried with the first seed, and the one with the lowest pooled validation loss is kept. The setting is
 the learning rate; of FedAdam and FedYogi, whose sites take 0.03, it is that of their own step. FedBN's network has
-batch normalisation, which it is for. Results are kept in the JSON file as they come; what is there is not done again.
+batch normalisation, which it is for, and batches of 15. Results are kept in the JSON file as they come; what is there
+is not done again.
 """
 
 from __future__ import annotations

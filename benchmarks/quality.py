@@ -90,8 +90,8 @@ def study_of(
         learning_rate: of the SGD that all sites take.
         seed: of the splits of each site's rows (half to train, a fifth to validate, the rest to test), of the order
             and of the weights.
-        normalised: whether the network has batch normalisation; a last batch that is short is then left out, since of
-            a single item there are no statistics.
+        normalised: whether the network has batch normalisation; batches are then one smaller, so that no site's last
+            one is a single item, of which there are no statistics.
     """
     about = PROBLEMS[problem]
     network = {"in_features": about.features, "hidden": list(about.hidden), "out_features": about.classes}
@@ -102,9 +102,8 @@ def study_of(
         "dataset": {"split": {"ratio": [0.5, 0.2, 0.3]}, "standardize": True},
         "model": {"MLP": network | ({"normalization": "batch"} if normalised else {})},
         "training": {
-            "task": "classification", "epochs": about.epochs, "batch_size": 16,
+            "task": "classification", "epochs": about.epochs, "batch_size": 15 if normalised else 16,
             "optimizer": {"SGD": {"lr": learning_rate, "momentum": 0.9}}, "metrics": ["accuracy", "auroc"],
-            "drop_last": normalised,
         },
         "federation": {
             "strategy": strategy,
