@@ -12,6 +12,7 @@ import pytest
 from tests.federated.lab import SIZES, study
 from tests.report.pages import Page
 from weft.errors import UsageError
+from weft.federated.evaluating import evaluate
 from weft.federated.study import simulate
 from weft.report import write_report
 from weft.report.comparison import compare_runs
@@ -201,6 +202,16 @@ def test_two_studies_are_compared_on_the_same_cases(done: Path, tmp_path: Path) 
     accuracy = next(score for score in compared.scores.scores if score.name == "accuracy")
     assert accuracy.tests[1] is not None
     assert compared.notes == []
+
+
+def test_a_study_that_only_tests_says_so(done: Path, tmp_path: Path) -> None:
+    tested = evaluate(done, out=tmp_path / "tested", splits=["test"]).path
+    page = Page((tested / "report.html").read_text(encoding="utf-8"))
+    assert "tests DoubleNet for classification at 3 sites" in page.text
+    assert "Nothing was trained" in page.text
+    assert "What this report lacks" not in page.text
+    items = {name: site["items"]["test"] for name, site in _result(tested)["sites"].items()}
+    assert {row[0]: row[1] for row in page.rows("Site")} == {name: str(count) for name, count in items.items()}
 
 
 def test_scores_by_a_column_of_the_cases_and_by_site(done: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.actions.beginning import begun, describe_run
+from weft.actions.ending import report_on
 from weft.actions.narrowing import without_pretrained
 from weft.actions.opening import Source, load, open_run
 from weft.actions.scores import write_scores
@@ -243,4 +244,6 @@ class _Test:
             "resume": None,
         }
         directory.write_result(result)
+        for one in (*(site.directory for site in sites), directory):
+            report_on(one)
         return TrainedRun(directory.path, result)

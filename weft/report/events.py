@@ -64,6 +64,8 @@ def event_sentence(found: Sequence[Happened]) -> str:
     back = list(dict.fromkeys(one.site for one in found if one.event == "returned"))
     if back:
         told.append(f"{listed(back[:5] + (['others'] if len(back) > 5 else []))} came back")
+    stops = [one for one in found if one.event == "stopped"]
+    told += [f"the study stopped{f' ({_why(one)})' if one.reason else ''}" for one in stops]
     return f"Not all went well: {'; '.join(told)}." if told else ""
 
 

@@ -227,7 +227,7 @@ def _read_tables(files: RunFiles, *, steps: bool) -> None:
     run = files.directory
     if run.history_file.exists():
         files.history = _or_note(files, lambda: list(read_rows(run.history_file))) or []
-    else:
+    elif not files.result.get("tested"):
         files.notes.append("history.csv is missing: no epoch was completed")
     if run.own_history_file.exists():
         files.own = _or_note(files, lambda: list(read_rows(run.own_history_file))) or []

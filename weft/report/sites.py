@@ -46,14 +46,16 @@ class SiteTable:
 
 
 def items_of(study: StudyFiles, site: str) -> dict[str, int]:
-    """Numbers of a site's items by split, of its summary of the data, else of the study's result."""
+    """Numbers of a site's items by split, of the study's result, else of the site's summary of its data."""
+    told = study.told[site].get("items")
     data = study.sites[site].data if site in study.sites else {}
     splits = data.get("splits")
-    if isinstance(splits, Mapping):
+    if isinstance(told, Mapping):
+        found = dict(told)
+    elif isinstance(splits, Mapping):
         found = {name: part.get("items") for name, part in splits.items() if isinstance(part, Mapping)}
     else:
-        told = study.told[site].get("items")
-        found = dict(told) if isinstance(told, Mapping) else {}
+        found = {}
     return {str(name): count for name, count in found.items() if isinstance(count, int)}
 
 

@@ -127,11 +127,10 @@ def _what(study: StudyFiles) -> str:
         if count
     ]
     named = f" ({listed(names)})" if len(names) <= _MOST_NAMED else ""
-    return (
-        f"“{files.name}” trains {model or 'a model'}" + (f" for {task}" if task else "")
-        + f" at {plural(len(names), 'site')}{named}" + (f" by {strategy}" if strategy else "")
-        + (f", on {listed(sizes)} in all" if sizes else "") + "."
-    )  # fmt: skip
+    tested = bool(files.result.get("tested"))
+    told = f"“{files.name}” {'tests' if tested else 'trains'} {model or 'a model'}" + (f" for {task}" if task else "")
+    told += f" at {plural(len(names), 'site')}{named}" + (f" by {strategy}" if strategy and not tested else "")
+    return told + (f", on {listed(sizes)} in all" if sizes else "") + "."
 
 
 def _compared(study: StudyFiles, split: str | None, first: str | None) -> str:

@@ -73,6 +73,8 @@ def _items(data: Mapping[str, Any], split: str) -> int | None:
 
 def _how_it_ended(files: RunFiles) -> str:
     result, status = files.result, files.result.get("status")
+    if result.get("tested"):
+        return f"Nothing was trained: the weights that were scored are {result['tested']}."
     epochs = result.get("epochs") or len(files.history)
     steps = f" ({plural(result['steps'], 'step')})" if result.get("steps") else ""
     after = f" after {plural(epochs, 'epoch')}{steps}" if epochs else " before the first epoch was over"
