@@ -62,13 +62,13 @@ class MyTrainer(COINNTrainer):
 """
 
 LOCAL = """
+print("whatever a script prints is no answer")
 from coinstac_dinunet import COINNLocal
 from coinstac_dinunet.io import RECV
 
 from classes import MyDataset, MyTrainer
 
 if __name__ == "__main__":
-    print("whatever a script prints is no answer")
     local = COINNLocal(cache=RECV['cache'], input=RECV['input'], state=RECV['state'], task_id='tumours', epochs=3)
     local.compute(MyDataset, MyTrainer)
     local.send()

@@ -65,6 +65,7 @@ def run_once(script: Path) -> int:
     """Run the script as a program; returns the exit code."""
     from weft.interop.coinstac import io
 
+    io.reserve_standard_output()
     try:
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:

@@ -173,7 +173,7 @@ class SiteCalls:
         name, fold = self.cache["task_id"], self.cache["split_ix"]
         folder = self._log_dir()
         site.trainer.save_checkpoint(str(folder / f"best.{name}-{fold}.pt"))
-        content = {**io.plain(without_live(self.cache)), **{key: report[key] for key in report if key != "test_sums"}}
+        content = {**io.plain(without_live(site.cache)), **{key: report[key] for key in report if key != "test_sums"}}
         write_atomically(folder / "logs.json", json.dumps(content, indent=1).encode())
         self.out["phase"] = Phase.NEXT_RUN_WAITING
         self.out["report"] = report
