@@ -12,9 +12,11 @@ from sklearn.datasets import load_breast_cancer
 from torch import nn
 from torch.nn import functional
 
-from weft.engine import Together
-from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNTrainer
+from weft.engine import Participant, Together
+from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNReducer, COINNTrainer
 from weft.interop.coinstac.arguments import cached_arguments
+from weft.interop.coinstac.parcels import TAG, Parcel, decode
+from weft.interop.coinstac.reducing import reduced
 from weft.interop.coinstac.running import SiteRun, UserCode
 
 SIZES = {"local0": 40, "local1": 70, "local2": 25}
@@ -122,3 +124,36 @@ def train(runs: Sequence[SiteRun]) -> dict[str, Any]:
     """Drive the runs together; each one's report."""
     Together([run.participant() for run in runs]).run()
     return {run.site: run.report() for run in runs}
+
+
+class Remote(Together):
+    """Drives sites, and answers what is to be reduced as the remote does."""
+
+    def __init__(self, participants: list[Participant], reducer: type[COINNReducer], trainer: Any) -> None:
+        super().__init__(participants)
+        self.reducer, self.trainer = reducer, trainer
+        self.asked: list[list[Parcel]] = []
+
+    def reply(self) -> bool:
+        """See `Together`."""
+        names = [one.name for one in self.participants]
+        entries = [self.waiting[name] for name in names]
+        if not entries[0].id.tag.startswith(TAG):
+            return super().reply()
+        self.asked.append([decode(entry.asked.tensors)[0] for entry in entries])
+        answer = reduced(self.reducer, self.trainer, names, [entry.asked for entry in entries])
+        for participant, entry in zip(self.participants, entries, strict=True):
+            participant.answer(entry, answer)
+        return True
+
+
+def remote_trainer(run: SiteRun) -> Trainer:
+    """The trainer that the remote has: no data, no folders of a site."""
+    handle = COINNDataHandle(cache=dict(run.cache), input={}, state={"clientId": "remote"})
+    return Trainer(data_handle=handle)
+
+
+def train_with(runs: Sequence[SiteRun], reducer: type[COINNReducer]) -> Remote:
+    remote = Remote([run.participant() for run in runs], reducer, remote_trainer(runs[0]))
+    remote.run()
+    return remote

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,47 +13,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
-from weft.engine import Gather, Participant, Together
+from tests.interop.coinstac.tables import (
+    SIZES,
+    Patients,
+    Trainer,
+    remote_trainer,
+    site_run,
+    train,
+    train_with,
+    write_sites,
+)
+from weft.engine import Gather
 from weft.errors import DataError, MessageRefused
-from weft.interop.coinstac import COINNDataHandle, COINNLearner, COINNReducer
+from weft.interop.coinstac import COINNLearner, COINNReducer
 from weft.interop.coinstac.parcels import TAG, Parcel, decode, encode, packed, unpacked
 from weft.interop.coinstac.reducing import reduced
 from weft.interop.coinstac.running import SiteRun, UserCode
 from weft.interop.coinstac.utils.tensorutils import extract_grads, load_arrays, save_arrays
-
-
-class Remote(Together):
-    """Drives sites, and answers what is to be reduced as the remote does."""
-
-    def __init__(self, participants: list[Participant], reducer: type[COINNReducer], trainer: Any) -> None:
-        super().__init__(participants)
-        self.reducer, self.trainer = reducer, trainer
-        self.asked: list[list[Parcel]] = []
-
-    def reply(self) -> bool:
-        """See `Together`."""
-        names = [one.name for one in self.participants]
-        entries = [self.waiting[name] for name in names]
-        if not entries[0].id.tag.startswith(TAG):
-            return super().reply()
-        self.asked.append([decode(entry.asked.tensors)[0] for entry in entries])
-        answer = reduced(self.reducer, self.trainer, names, [entry.asked for entry in entries])
-        for participant, entry in zip(self.participants, entries, strict=True):
-            participant.answer(entry, answer)
-        return True
-
-
-def remote_trainer(run: SiteRun) -> Trainer:
-    """The trainer that the remote has: no data, no folders of a site."""
-    handle = COINNDataHandle(cache=dict(run.cache), input={}, state={"clientId": "remote"})
-    return Trainer(data_handle=handle)
-
-
-def train_with(runs: Sequence[SiteRun], reducer: type[COINNReducer]) -> Remote:
-    remote = Remote([run.participant() for run in runs], reducer, remote_trainer(runs[0]))
-    remote.run()
-    return remote
 
 
 def final(run: SiteRun) -> torch.Tensor:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import time
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from tests.interop.coinstac.tables import SIZES, Net, Patients, Trainer, site_run, train, write_sites
-from weft.interop.coinstac import COINNDataHandle, COINNDataset
+from tests.interop.coinstac.tables import SIZES, Net, Patients, Trainer, site_run, train, train_with, write_sites
+from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNReducer
 from weft.interop.coinstac.arguments import cached_arguments
 from weft.interop.coinstac.datautils import init_k_folds
+from weft.interop.coinstac.experiment import without_single
 from weft.interop.coinstac.metrics import Prf1a
 from weft.interop.coinstac.running import UserCode
 from weft.interop.coinstac.utils import duration
@@ -156,6 +161,42 @@ def test_running_statistics_are_those_of_all_sites_and_it_is_told(tmp_path: Path
     first, second = (run.trainer.nn["model"].get_submodule("1") for run in runs[:2])
     assert torch.equal(first.running_var, second.running_var)
     assert "trained with statistics of the batches of each site" in caplog.text
+
+
+class BatchStatistics(Trainer):
+    """Normalises over the batch, also when it is asked."""
+
+    def _init_nn_model(self) -> None:
+        normalised = nn.BatchNorm1d(8, track_running_stats=False)
+        self.nn["model"] = nn.Sequential(nn.Linear(30, 8), normalised, nn.ReLU(), Net(8, 2))
+
+
+@pytest.mark.parametrize("learner", [False, True])
+def test_a_last_batch_of_one_item_stops_nobody_who_normalises_over_batches(
+    tmp_path: Path, caplog: Any, learner: bool
+) -> None:
+    write_sites(tmp_path, {"local0": 27, "local1": 50})
+    files = sorted(path.name for path in (tmp_path / "local0" / "in" / "data").iterdir())
+    (tmp_path / "local0" / "in" / "splits").mkdir()
+    split = {"train": files[:9], "validation": files[9:18], "test": files[18:]}
+    (tmp_path / "local0" / "in" / "splits" / "one.json").write_text(json.dumps(split))
+    code = UserCode(BatchStatistics, Patients)
+    sites = ["local0", "local1"]
+    runs = [site_run(tmp_path, name, sites, code=code, epochs=2, options={"reduced": learner}) for name in sites]
+    if learner:
+        train_with(runs, COINNReducer)
+    else:
+        train(runs)
+    assert sum(runs[0].report()["test_sums"]["metrics"]) == 9 + len(runs[1].handle.dataset["test"])
+    assert caplog.text.count("a last batch of one item is too small for batch normalisation") == 1
+    assert torch.equal(*(run.trainer.nn["model"].get_submodule("0").bias for run in runs))
+
+
+@given(st.integers(1, 40), st.lists(st.integers(0, 60), max_size=3))
+def test_no_batch_that_is_scored_has_one_item(size: int, lengths: list[int]) -> None:
+    found = without_single(size, lengths)
+    assert found >= size
+    assert size == 1 or all(length == 1 or length % found != 1 for length in lengths)
 
 
 def test_durations_are_noted() -> None:

@@ -103,7 +103,7 @@ def as_experiment(
                 "task": COINNTask,
                 "epochs": cache["epochs"],
                 "batch_size": batch,
-                "evaluation_batch_size": scored,
+                "evaluation_batch_size": without_single(int(scored), [len(split) for split in splits.values()]),
                 "drop_last": bool(train.get("drop_last", False)),
                 "accumulate": accumulate,
                 "optimizer": OwnOptimizer,
@@ -144,3 +144,20 @@ def settle_monitor(trainer: COINNTrainer) -> None:
     told_pair = trainer.cache.get("monitor_metric")
     if isinstance(told_pair, list | tuple) and len(told_pair) == 2:
         trainer.cache["monitor_metric"], trainer.cache["metric_direction"] = told_pair
+
+
+def without_single(size: int, lengths: Sequence[int]) -> int:
+    """The size of batches that are scored, a little larger where a split would end with a batch of one item: networks
+    that normalise over a batch also when they are asked need two.
+
+    Args:
+        size: as it was given.
+        lengths: numbers of items of the splits.
+    """
+    if size < 2:
+        return size
+    return next(found for found in range(size, 2 * size + max(lengths, default=0) + 2) if _no_single(found, lengths))
+
+
+def _no_single(size: int, lengths: Sequence[int]) -> bool:
+    return all(length == 1 or length % size != 1 for length in lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 
 from weft.data import Batch
 from weft.engine.run import Run
-from weft.errors import DataError
+from weft.errors import DataError, UsageError
 from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.metrics import COINNMetrics
@@ -24,6 +25,10 @@ from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
 from weft.metrics import ScoreBook
 from weft.tasks import Evaluation, Task, Update
+
+logger = logging.getLogger("weft")
+
+_TOO_FEW = "Expected more than 1 value per channel"  # as torch says it
 
 
 class COINNTask(Task):
@@ -54,6 +59,7 @@ class COINNTask(Task):
         self.items: dict[str, SiteItems] = {}
         self.run: Run | None = None
         self._given = own_copy(trainer.cache)
+        self._told_of_one = False
         self._waiting: tuple[int, list[dict[str, Any]]] | None = None  # iterations of a file that is not complete
 
     @property
@@ -70,16 +76,31 @@ class COINNTask(Task):
         """One update, of the loss that `iteration` returns; or what the user's learner does."""
         self.begin_epoch()
         self.number += 1
+        try:
+            it = self._iteration(batch) if self.learner is None else self._learned(batch)
+        except DataError as error:
+            if batch.size > 1 or _TOO_FEW not in str(error.__cause__):
+                raise
+            return (self._left_out(),)
+        loss = it["loss"]
         if self.learner is not None:
-            it = self._learned(batch)
-            loss = torch.as_tensor(it["loss"]).detach().reshape(()).clone().requires_grad_()
-        else:
-            it = self._iteration(batch)
-            loss = it["loss"]
+            loss = loss.detach().clone().requires_grad_()
         for pooled, added in zip(self.training, self._scores(it, batch), strict=True):
             pooled.add(added, keep=True)
         called(self.trainer, "on_iteration_end", self.trainer.on_iteration_end, i=self.number, ep=self.epoch + 1, it=it)
         return (Update(loss, float(batch.size)),)
+
+    def _left_out(self) -> Update:
+        """A batch of one item, which is too few to normalise over, counts nothing; the next epoch has another order."""
+        if not self._told_of_one:
+            self._told_of_one = True
+            logger.warning(
+                "site %s: a last batch of one item is too small for batch normalisation and is left out; "
+                "dataloader_args {'train': {'drop_last': true}} leaves out every batch that is not full",
+                self.site,
+            )
+        self.sent = {}
+        return Update(torch.zeros((), requires_grad=True), 0.0)
 
     def _learned(self, batch: Batch) -> dict[str, Any]:
         learner = self.learner
@@ -168,8 +189,12 @@ class COINNTask(Task):
         return said.get("averages", it["averages"]), said.get("metrics", it["metrics"])
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Any, Tensor | None]:
-        """The loss stands for outputs, which are the user's affair."""
-        return self._iteration(batch)["loss"], None
+        """What the networks give is the trainer's affair alone.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("a trainer of coinstac-dinunet has no outputs to show", "write them in save_predictions")
 
     def build_scores(self, metrics: Sequence[Any] | None, *, gather: bool = True) -> ScoreBook:
         """The trainer's; the experiment cannot name others."""
