@@ -19,6 +19,7 @@ MOVED = {
     "nodes": "", "nodes.local": "", "nodes.remote": "", "distrib": "", "distrib.nodes": "", "distrib.nodes.local": "",
     "distrib.nodes.remote": "", "distrib.local": "", "distrib.remote": "", "distrib.learner": "learner",
     "distrib.reducer": "reducer", "metrics.metrics": "metrics", "data.data": "data",
+    "data.datautils": "datautils",
 }  # fmt: skip
 
 
