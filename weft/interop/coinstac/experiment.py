@@ -118,7 +118,7 @@ def as_experiment(
             "run": {
                 "device": str(device),
                 "num_workers": int(train.get("num_workers") or cache["num_workers"] or 0),
-                "checkpoint_every": {"epochs": 1, **({"steps": 1} if every_step else {})},
+                "checkpoint_every": {"epochs": 1, **({"steps": 1} if every_step else {"minutes": 5})},
                 "progress": False,
                 "tensorboard": False,
                 "score_train": "never",
