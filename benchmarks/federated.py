@@ -6,7 +6,8 @@
 Five sites train a perceptron on the same rows with Adam. Weft has them all in this process and thread, with all that
 a study writes. coinstac-dinunet has five processes and one for its remote, as COINSTAC runs it; rows lie in memory, or
 each in a text file that is read whenever the row is asked for, as in its FreeSurfer example. gloo has five processes
-that average their gradients in a bare loop. They take turns. A ratio is the median step of the one by that of Weft in
+that average their gradients in a bare loop; and a loop by hand has five models in this process and thread, which is the
+least that five sites can take there. They take turns. A ratio is the median step of the one by that of Weft in
 the same turn; medians over turns with 90 % bootstrap intervals.
 """
 
@@ -30,6 +31,7 @@ import torch
 from benchmarks.pairs import spread
 from benchmarks.peers.by_dinunet import INSTALL, Dinunet
 from benchmarks.peers.by_gloo import Gloo
+from benchmarks.peers.sites_by_hand import SitesByHand
 from benchmarks.studies import (
     BATCH_SIZE,
     SIZES,
@@ -51,6 +53,7 @@ from weft.federated.study import simulate
 PARTS = ("time", "bytes", "growth", "strategies")
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SITES = 5
+BY_HAND = "loop by hand, five models in turns"
 # Whether a row is a text file that is read whenever the row is asked for, as in its example.
 DINUNET = {"coinstac-dinunet, rows in memory": False, "coinstac-dinunet, a file for each row": True}
 EXCHANGED = ("gradients", "left", "right", "factors")  # what is asked for steps, by the first word
@@ -126,12 +129,13 @@ def take_turns(arguments: argparse.Namespace, folder: Path, sizes: list[int]) ->
         for name, text_files in DINUNET.items()
         if arguments.dinunet is not None
     }
-    times: dict[str, list[float]] = {name: [] for name in ("Weft", *DINUNET, "gloo")}
+    by_hand = SitesByHand(trained, sizes, BATCH_SIZE)
+    times: dict[str, list[float]] = {name: [] for name in ("Weft", *DINUNET, "gloo", BY_HAND)}
     difference = 0.0
     try:
         for turn in range(-1, 1 if arguments.quick else arguments.pairs):
             done = run_study(study, folder / f"study{turn}")
-            took = {"Weft": done.steps, "gloo": gloo.steps(8 * epochs)}
+            took = {"Weft": done.steps, "gloo": gloo.steps(8 * epochs), BY_HAND: by_hand.steps(8 * epochs)}
             took |= {name: pipeline.steps(8 * epochs) for name, pipeline in pipelines.items()}
             if turn < 0:  # thrown away, but until now both trained alike
                 difference = largest_difference(done.path / "sites" / "site0000", gloo.weights())

@@ -31,6 +31,7 @@ def test_a_study_trains_as_a_bare_loop_over_gloo_does(figures: dict[str, Any]) -
     for parameters in ("61 k", "2.5 M"):
         assert rows[parameters, "gloo"]["difference"] <= 1e-5
         assert rows[parameters, "Weft"]["milliseconds"] > 0
+        assert rows[parameters, "loop by hand, five models in turns"]["milliseconds"] > 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,53 @@
+"""Five sites in one process and thread, by hand: each computes its gradients, all take the mean. Nothing is scored,
+saved or counted, and nobody is kept apart from the others: the least that simulating dSGD takes.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from weft.nets import MLP
+
+Table = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+class SitesByHand:
+    """Models that begin alike.
+
+    Args:
+        tables: training rows of each site.
+        sizes: of the perceptron's layers.
+        batch_size: of each site.
+    """
+
+    def __init__(self, tables: list[Table], sizes: list[int], batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.tables = [(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in tables]
+        self.models = [MLP(sizes[0], sizes[-1], sizes[1:-1]) for _ in tables]
+        for model in self.models[1:]:
+            model.load_state_dict(self.models[0].state_dict())
+        self.optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3) for model in self.models]
+
+    def steps(self, count: int) -> list[float]:
+        """Take so many steps; the seconds of each."""
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            for (inputs, targets), model, optimizer in zip(self.tables, self.models, self.optimizers, strict=True):
+                rows = torch.randint(len(inputs), (self.batch_size,))
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+            for parameters in zip(*(model.parameters() for model in self.models), strict=True):
+                gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+                mean = torch.stack(gradients).mean(0)
+                for gradient in gradients:
+                    gradient.copy_(mean)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            times.append(time.perf_counter() - started)
+        return times
