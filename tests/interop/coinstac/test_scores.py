@@ -17,9 +17,11 @@ from torch.nn import functional
 
 from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
 from weft.errors import ConfigError, DataError
+from weft.interop.coinstac import COINNDataHandle
+from weft.interop.coinstac.arguments import cached_arguments
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.interop.coinstac.running import UserCode
-from weft.interop.coinstac.scores import Pooled, framed, pooled_line, summed_attributes, unframed
+from weft.interop.coinstac.scores import Pooled, framed, header_of, labels_of, pooled_line, summed_attributes, unframed
 
 LABELS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 
@@ -223,6 +225,41 @@ def trainer_of(kind: type[COINNMetrics]) -> type[Trainer]:
             return {"loss": functional.cross_entropy(out, batch["labels"]), "metrics": score}
 
     return Own
+
+
+class Ranked(Trainer):
+    def new_metrics(self) -> COINNMetrics:
+        return AUCROCMetrics()
+
+
+class TwoLosses(Trainer):
+    def new_averages(self) -> COINNAverages:
+        return COINNAverages(num_averages=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given_header", "header", "labels"),
+    [
+        (Trainer, None, "Loss|Accuracy,F1,Precision,Recall", ["Loss", "Accuracy", "F1", "Precision", "Recall"]),
+        (
+            Trainer,
+            "loss|acc,f1",
+            "loss|acc,f1,Precision,Recall",
+            ["loss (log)", "acc", "f1 (log)", "Precision", "Recall"],
+        ),
+        (Trainer, ["a", "a", "b", "c", "d", "e"], "a,a,b,c,d", ["a", "a 2", "b", "c", "d"]),
+        (Ranked, None, "Loss|AUC", ["Loss", "AUC"]),
+        (Ranked, "Loss|Area|Other", "Loss|Area", ["Loss", "Area"]),
+        (TwoLosses, None, "Loss,Average 2|Accuracy,F1,Precision,Recall", None),
+        (TwoLosses, "G,D|A", "G,D|A,F1,Precision,Recall", ["G", "D", "A", "F1", "Precision", "Recall"]),
+    ],
+)
+def test_each_number_of_a_log_line_has_a_name(kind: Any, given_header: Any, header: str, labels: Any) -> None:
+    cache = cached_arguments({}, {"mode": "Train", "log_header": given_header})
+    trainer = kind(data_handle=COINNDataHandle(cache=cache))
+    assert header_of(trainer) == header
+    assert labels is None or labels_of(trainer) == labels
+    assert len(labels_of(trainer)) == len(trainer.new_averages().get()) + len(trainer.new_metrics().get())
 
 
 SPEC = {"monitor_metric": "mean", "metric_direction": "minimize", "log_header": "Loss|Error"}

@@ -89,6 +89,7 @@ def _wrong(key: str, value: Any, expected: str) -> ConfigError:
 
 
 def _check(cache: dict[str, Any]) -> None:
+    cache["mode"] = cache["mode"].lower() if isinstance(cache["mode"], str) else cache["mode"]
     if cache["mode"] not in (Mode.TRAIN, Mode.TEST):
         raise _wrong("mode", cache["mode"], "mode: train or mode: test, to COINNLocal or in inputspec.json")
     task = str(cache["task_id"])

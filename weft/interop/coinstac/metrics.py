@@ -27,7 +27,12 @@ class COINNMetrics:
 
     Args:
         device: kept for classes of users that compute on one.
+
+    Attributes:
+        score_names: names of the scores that `get` gives, for a log that nobody headed.
     """
+
+    score_names: tuple[str, ...] = ()
 
     def __init__(self, device: Any = "cpu", **kw: Any) -> None:
         self.device = device
@@ -136,6 +141,8 @@ class Prf1a(COINNMetrics):
     255 counts as 1.
     """
 
+    score_names = ("Accuracy", "F1", "Precision", "Recall")
+
     def __init__(self, **kw: Any) -> None:
         super().__init__(**kw)
         self.reset()
@@ -221,6 +228,8 @@ class ConfusionMatrix(COINNMetrics):
         matrix: int64 [num_classes, num_classes], number of items by true class (row) and prediction (column).
     """
 
+    score_names = ("Accuracy", "F1", "Precision", "Recall")
+
     def __init__(self, num_classes: int | None = None, device: Any = "cpu", **kw: Any) -> None:
         super().__init__(device, **kw)
         if num_classes is None or num_classes < 2:
@@ -296,6 +305,8 @@ class AUCROCMetrics(COINNMetrics):
     Attributes:
         positives, negatives: counts by bin, int64 [1024], from the lowest probability to the highest.
     """
+
+    score_names = ("AUC",)
 
     def __init__(self, device: Any = "cpu", **kw: Any) -> None:
         super().__init__(device, **kw)

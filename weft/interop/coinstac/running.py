@@ -45,7 +45,7 @@ from weft.interop.coinstac.experiment import (
 from weft.interop.coinstac.handle import COINNDataHandle, require_plain_loading
 from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
-from weft.interop.coinstac.scores import COINNScores, labels_of
+from weft.interop.coinstac.scores import COINNScores, header_of, labels_of
 from weft.interop.coinstac.strategies import LearnerStrategy, TrainingScores, build_strategy
 from weft.interop.coinstac.task import COINNTask, own_copy
 from weft.interop.coinstac.trainer import COINNTrainer, require_only_called
@@ -307,7 +307,7 @@ class SiteRun:
             [row[f"validation_{name}"] for name in labels] for row in state.history if f"validation_{labels[0]}" in row
         ]
         found: dict[str, Any] = {
-            "log_header": self.cache.get("log_header"),
+            "log_header": header_of(self.trainer),
             "train_log": [line for _, line in sorted(self._task.lines.items())],
             "validation_log": history,
             "best_val_epoch": None if state.best.epoch is None else state.best.epoch + 1,

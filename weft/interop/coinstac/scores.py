@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from weft.errors import ConfigError, DataError
+from weft.interop.coinstac.arguments import DEFAULTS
 from weft.interop.coinstac.metrics import COINNMetrics
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
@@ -311,13 +312,31 @@ def monitored(cache: Mapping[str, Any]) -> str:
     return "loss" if name.lower() == "loss" else name
 
 
+def header_of(trainer: COINNTrainer) -> str:
+    """`log_header` with a name for each number of a log line; `|` stands between the plots. What it lacks is named
+    after the scores, and so is everything where nobody gave one and the default does not fit.
+    """
+    given = trainer.cache.get("log_header") or ""
+    text = ",".join(map(str, given)) if isinstance(given, list) else str(given)
+    averages, metrics = len(trainer.new_averages().get()), trainer.new_metrics()
+    length = averages + len(metrics.get())
+    own = ["Loss", *(f"Average {place}" for place in range(2, averages + 1)), *metrics.score_names]
+    own += [f"Score {place}" for place in range(len(own) + 1, length + 1)]
+    parts = [[name.strip() for name in part.split(",") if name.strip()] for part in text.split("|")]
+    count = sum(map(len, parts))
+    if not count or (count != length and text == DEFAULTS["log_header"]):
+        parts = [own[:averages], own[averages:length]]
+    elif count < length:
+        parts[-1] += own[count:length]
+    while sum(map(len, parts)) > length:
+        parts[-1].pop()
+        parts = [part for part in parts if part]
+    return "|".join(",".join(part) for part in parts if part)
+
+
 def labels_of(trainer: COINNTrainer) -> list[str]:
-    """A name for each number of a log line: those of `log_header`, with numbers where it has too few."""
-    header = trainer.cache.get("log_header") or ""
-    text = ",".join(header) if isinstance(header, list) else str(header)
-    names = [name.strip() for name in text.replace("|", ",").split(",") if name.strip()]
-    length = len(trainer.new_averages().get()) + len(trainer.new_metrics().get())
-    names = [*names, *(f"score_{place}" for place in range(len(names) + 1, length + 1))][:length]
+    """A name for each number of a log line, each another one."""
+    names = header_of(trainer).replace("|", ",").split(",")
     taken = {"loss", monitored(trainer.cache)}
     labels: list[str] = []
     for name in names:
