@@ -7,7 +7,7 @@ from typing import Any
 
 from weft.report.bars import PARTS, bar_figure
 from weft.report.sections import Table
-from weft.report.sites import MOST_DRAWN, MOST_SITES
+from weft.report.sites import MOST_DRAWN, MOST_SITES, first_of
 from weft.report.studyfiles import StudyFiles
 from weft.report.words import duration, label, plural, size
 from weft.runs import Row
@@ -59,7 +59,7 @@ def byte_figure(study: StudyFiles) -> str:
     for name, told in list(moved.items())[:MOST_DRAWN]:
         sizes = [_both(told, kind) for kind in shown]
         rows.append((name, [*sizes[: PARTS - 1], sum(sizes[PARTS - 1 :])] if len(shown) > PARTS else sizes))
-    return bar_figure("Bytes sent and received, by kind", parts, rows, size)
+    return bar_figure(f"Bytes sent and received, by kind{first_of(moved)}", parts, rows, size)
 
 
 def _both(told: Mapping[str, Any], kind: str) -> float:
@@ -131,7 +131,12 @@ def time_figure(study: StudyFiles) -> str:
     """Computing and waiting of each site as bars."""
     costs = list(site_costs(study).items())[:MOST_DRAWN]
     rows = [(name, [one["computing"], one["waiting"]]) for name, one in costs]
-    return bar_figure("Computing and waiting, from the first step on", ["computing", "waiting"], rows, duration)
+    return bar_figure(
+        f"Computing and waiting, from the first step on{first_of(study.spent)}",
+        ["computing", "waiting"],
+        rows,
+        duration,
+    )
 
 
 def memory_table(study: StudyFiles) -> Table | None:

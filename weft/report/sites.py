@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,8 +183,14 @@ def site_figures(
         overall = _number(pooled.scores.get(name))
         mark = (overall, "all sites") if overall is not None else None
         other = "site alone" if any(line.other is not None for line in lines) else ""
-        found.append(line_figure(f"{label(name)} at each site, {split}", lines, mark=mark, other=other))
+        title = f"{label(name)} at each site, {split}{first_of(judged)}"
+        found.append(line_figure(title, lines, mark=mark, other=other))
     return [figure for figure in found if figure]
+
+
+def first_of(sites: Sized) -> str:
+    """For the title of a figure that cannot show all sites."""
+    return f" (the first {MOST_DRAWN} of {len(sites)})" if len(sites) > MOST_DRAWN else ""
 
 
 def _alone(alone: Mapping[str, Any], site: str, split: str, name: str) -> float | None:
