@@ -118,6 +118,22 @@ def test_after_a_kill_no_epoch_is_told_twice_and_all_bytes_once(tmp_path: Path) 
         assert texts[0] == texts[1]
 
 
+def test_what_a_site_did_before_it_dropped_out_is_counted_when_it_is_back(tmp_path: Path) -> None:
+    faults = {"events": [{"site": "north", "event": "leaves", "step": 5, "returns": 9}]}
+    done = simulate(study(), out=tmp_path / "study", scenario=faults)
+    north = done.result["sites"]["north"]
+    epoch = north["items"]["train"]
+    # all of the first epoch, in which it had four batches; what it comes back to of the second; all of the third
+    assert north["trained"]["items"] == epoch + (epoch - 8) + epoch
+    others = done.result["sites"]["south"]["bytes"]["by_kind"]["opening"]
+    assert north["bytes"]["by_kind"]["opening"]["messages"] == others["messages"] > 0
+    rows = [row for row in read_rows(done.path / "profile.csv") if row["site"] == "north"]
+    for part in ("sent", "received"):
+        assert sum(int(row[part]) for row in rows) == north["bytes"][part]
+    assert sum(int(row["items"]) for row in rows) == north["trained"]["items"]
+    assert [row["part"] for row in rows].count("opening") == 1
+
+
 def test_a_terminal_shows_the_sites_below_the_progress_and_a_log_does_not(tmp_path: Path) -> None:
     shown = {}
     for terminal in (True, False):
