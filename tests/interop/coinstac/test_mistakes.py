@@ -225,6 +225,23 @@ def test_datasets_and_samplers_may_be_given_as_arguments_of_loaders(tmp_path: Pa
     assert sum(report["test_sums"]["metrics"]) == 21
 
 
+def test_items_come_in_another_order_in_each_epoch(tmp_path: Path) -> None:
+    write_sites(tmp_path)
+    orders: list[list[int]] = [[], []]
+
+    class Noting(Trainer):
+        def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> None:
+            orders[ep - 1] += it["rows"]
+
+        def iteration(self, batch: Any) -> dict[str, Any]:
+            return {**super().iteration(batch), "rows": batch["inputs"][:, 0].int().tolist()}
+
+    options = {"dataloader_args": {"train": {"dataset": Numbers(10)}, "test": {"dataset": Numbers(3)}}}
+    train([site_run(tmp_path, "local0", ["local0"], code=UserCode(Noting), epochs=2, options=options)])
+    assert sorted(orders[0]) == sorted(orders[1]) == [*range(10)]
+    assert orders[0] != orders[1]
+
+
 class OwnStrategy(Strategy):
     """Exchanges nothing."""
 

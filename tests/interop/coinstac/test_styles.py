@@ -15,13 +15,26 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from tests.interop.coinstac.tables import SIZES, Net, Patients, Trainer, site_run, train, train_with, write_sites
+from tests.interop.coinstac.tables import (
+    SIZES,
+    SPEC,
+    Net,
+    Patients,
+    Trainer,
+    site_run,
+    train,
+    train_with,
+    write_site,
+    write_sites,
+)
+from weft.errors import UsageError
 from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNReducer
 from weft.interop.coinstac.arguments import cached_arguments
 from weft.interop.coinstac.datautils import init_k_folds
 from weft.interop.coinstac.experiment import without_single
 from weft.interop.coinstac.metrics import Prf1a
 from weft.interop.coinstac.running import UserCode
+from weft.interop.coinstac.site_runner import SiteRunner
 from weft.interop.coinstac.utils import duration
 
 
@@ -111,7 +124,9 @@ def test_a_recurrent_network_over_tuples_trains(tmp_path: Path) -> None:
     assert runs[0].cache["prepared"]
     assert Path(runs[0].cache["split_dir"]).parts[-2:] == ("Tumour-Classification", "splits")
     assert runs[0].cache["num_class"] == 2
-    assert report["log_header"] == "loss|accuracy,f1"
+    first, *others = (dict(run.trainer.nn["net"].state_dict()) for run in runs)
+    assert all(torch.equal(first[name], other[name]) for other in others for name in first)
+    assert report["log_header"] == "loss|accuracy,f1,Precision,Recall"
     assert len(report["validation_log"][0]) == 5
     assert report["best_val_score"] == max(line[1] for line in report["validation_log"])
 
@@ -197,6 +212,24 @@ def test_no_batch_that_is_scored_has_one_item(size: int, lengths: list[int]) -> 
     found = without_single(size, lengths)
     assert found >= size
     assert size == 1 or all(length == 1 or length % found != 1 for length in lengths)
+
+
+def test_one_site_can_be_tried_out_alone(tmp_path: Path) -> None:
+    write_site(tmp_path / "input" / "local1" / "simulatorRun", 0, 30)
+    spec = {key: {"value": value} for key, value in {**SPEC, "split_ratio": None, "num_folds": 3}.items()}
+    (tmp_path / "inputspec.json").write_text(json.dumps([{}, spec]))
+    runner = SiteRunner(
+        "alone", tmp_path, site_index=1, mode="Train", epochs=2, dataloader_args={"train": {"batch_size": 5}}
+    )
+    reports = runner.run(Trainer, Patients, epochs=1)
+    assert [len(report["train_log"]) for report in reports] == [1, 1, 1]
+    assert sum(sum(report["test_sums"]["metrics"]) for report in reports) == 30
+    folder = tmp_path / "output" / "local1" / "simulatorRun" / "tumours"
+    for number, report in enumerate(reports):
+        assert json.loads((folder / f"fold_{number}" / "logs.json").read_text()) == report
+        assert (folder / f"fold_{number}" / f"best.tumours-{number}.pt").is_file()
+    with pytest.raises(UsageError, match="does not tell the arguments of site 2"):
+        SiteRunner("alone", tmp_path, site_index=2)
 
 
 def test_durations_are_noted() -> None:

@@ -273,7 +273,7 @@ class TwoNetworks(Trainer):
     """An encoder and a classifier with optimizers of their own; one layer is frozen, another is never reached."""
 
     def _init_nn_model(self) -> None:
-        self.nn["encoder"] = nn.Sequential(nn.Linear(30, 12), nn.ReLU(), nn.Linear(12, 8))
+        self.nn["encoder"] = nn.Sequential(nn.Linear(30, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 8))
         self.nn["classifier"] = nn.Linear(8, 2)
         self.nn["encoder"][0].bias.requires_grad_(False)
         self.nn["classifier"].spare = nn.Linear(3, 3)
