@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from weft.engine import CheckpointFolder, Observer, Run, build_run
 from weft.engine.events import Step
 from weft.errors import CohortError, ConfigError, Stopped
 from weft.federated import pretraining
+from weft.federated.agreeing import same_weights
 from weft.federated.site import site_experiment
 from weft.federated.study import simulate
 
@@ -128,10 +130,16 @@ def test_what_follows_goes_on_as_ever(tmp_path: Path) -> None:
     assert done.result["pretraining"] == undisturbed.result["pretraining"]
 
 
-def test_a_site_that_leaves_with_what_it_has_trained_is_missed(tmp_path: Path) -> None:
-    leaves = {"events": [{"event": "leaves", "site": "south", "exchange": 5}]}
+def test_a_site_that_leaves_with_what_it_has_trained_is_missed() -> None:
+    """Sums without it are zeros, which nobody is to begin with."""
+    model = DoubleNet()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run: Any = SimpleNamespace(participant=0, state=SimpleNamespace(model=model, average=None))
+    steps = same_weights(run, giver=1)
+    asked = next(steps)
     with pytest.raises(CohortError, match="has left before it told them"):
-        simulate(_all_training(), out=tmp_path / "study", scenario=leaves)
+        steps.send([torch.zeros_like(tensor) for tensor in asked.tensors])
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_it_is_not_exact(tmp_path: Path) -> None:

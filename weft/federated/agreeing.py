@@ -22,10 +22,24 @@ from weft.errors import CohortError, DataError
 Told = Generator[Collective, Answer, list[Any]]
 
 
-def told_by_all(tag: str, content: Any) -> Told:
-    """What every site says, in order of their names: numbers, texts, lists and dicts, as JSON."""
+def told_by_all(tag: str, content: Any, of: int | None = None) -> Told:
+    """What every site says, in order of their names: numbers, texts, lists and dicts, as JSON.
+
+    Args:
+        tag: what is asked.
+        content: what this site says.
+        of: how many must have said something; None for any number.
+
+    Raises:
+        CohortError: they are fewer.
+    """
     data = torch.frombuffer(bytearray(json.dumps(content).encode()), dtype=torch.uint8)
     parts, lengths = yield Gather(tag, [data, torch.tensor([len(data)])])
+    if of is not None and len(lengths) != of:
+        raise CohortError(
+            f"{len(lengths)} of {of} sites have told their {tag}; all must agree before training begins",
+            "begin anew when all are there",
+        )
     return [json.loads(bytes(part.tolist())) for part in torch.split(parts, lengths.tolist())]
 
 

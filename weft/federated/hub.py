@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
+from typing import Literal
 
 import torch
 
@@ -22,6 +23,7 @@ from weft.federated.messages import Message, collective_of
 
 CONTROL = "control"  # tag of the exchange that begins a step
 DIGESTS = "digests"
+SCORES = "scores"  # first word of those that ask for counts of predictions
 _UPDATES = ("gradients", "round", "left factors", "right factors", "factors")
 
 
@@ -60,13 +62,18 @@ class Hub:
         self._asked: dict[str, Message] = {}
         self.astray: list[str] = []
         self._opening = True
-        self._left_out: set[str] = set()  # until the next step begins
+        self._left_out: set[str] = set()  # whose updates are not taken until the next step begins
+        self._lost: set[str] = set()  # who asked for something else than the others in this step
         self._usual: dict[str, float] = {}  # by tag: the size of what was taken last
 
     # --- who takes part -----------------------------------------------------------------------------------------------
 
-    def join(self, hello: Message, *, event: str = "joined") -> None:
+    def join(self, hello: Message, *, event: Literal["joined", "returned"] | None = "joined") -> None:
         """Take a site in.
+
+        Args:
+            hello: what it says of itself.
+            event: how it is noted; None where that was done before.
 
         Raises:
             MessageRefused: it is not of this study, has another version or another experiment, or is here already.
@@ -80,7 +87,8 @@ class Hub:
             raise MessageRefused(f"{site} begins with '{hello.kind}' instead of 'hello'", "join the study first")
         require_same(hello, self.study, self.settings)
         self.members = sorted([*self.members, site])
-        self.ledger.note("returned" if event == "returned" else "joined", site, epoch=hello.epoch, step=hello.step)
+        if event is not None:
+            self.ledger.note(event, site, epoch=hello.epoch, step=hello.step)
 
     def leave(self, site: str, *, epoch: int, step: int, reason: str, late: bool = False) -> None:
         """Go on without a site.
@@ -155,16 +163,16 @@ class Hub:
         first, strangers = self._agreed(asked)
         agreed = {name: message for name, message in asked.items() if name not in strangers}
         if first.tag == CONTROL:
-            self._left_out.clear()
+            self._left_out, self._lost = set(), set()
             self._note_failures(first, agreed)
             self._opening = False
-        self._left_out |= strangers
+        self._lost |= strangers
         spoiling = self._spoiling(first, asked)
         for name, reason in spoiling.items():
             self._refuse(name, first, f"'{first.tag}': {reason}")
-        out = self._left_out | spoiling.keys()
-        if is_update(first.tag):  # what follows in this step belongs to what was not taken
-            self._left_out = out
+        out = self._lost | spoiling.keys()
+        if is_update(first.tag):  # later sums of an update belong to what was not taken; scores that follow do not
+            out = self._left_out = self._left_out | out
         taken = [message for name, message in asked.items() if name not in out]
         self.require_enough(epoch=first.epoch, step=first.step, without=tuple(out))
         if first.tag == DIGESTS:
@@ -222,9 +230,12 @@ class Hub:
     def _spoiling(self, first: Message, asked: dict[str, Message]) -> dict[str, str]:
         """Sites whose numbers must not be summed, and why."""
         updates = is_update(first.tag)
+        if first.tag.split()[0] == SCORES:  # an infinite loss is that of all items; without them it would be made up
+            return {}
         if first.operation not in ("sum", "gather") or (updates and not self.screened):
             return {}
-        sizes = {name: _size(message) for name, message in asked.items() if name not in self._left_out}
+        left_out = self._lost | self._left_out if updates else self._lost
+        sizes = {name: _size(message) for name, message in asked.items() if name not in left_out}
         found = {name: "numbers that are not finite" for name, size in sizes.items() if not math.isfinite(size)}
         sound = {name: size for name, size in sizes.items() if name not in found}
         if updates and self.cohort.largest_update is not None:

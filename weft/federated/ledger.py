@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from weft.runs import write_atomically
 
 logger = logging.getLogger("weft")
 
@@ -61,6 +63,30 @@ class Ledger:
                 file.write(json.dumps(row) + "\n")
         text = f"epoch {epoch + 1}, step {step}: site {site} {event}" + (f": {reason}" if reason else "")
         logger.log(logging.DEBUG if event in _QUIET else logging.WARNING, "%s", text)
+
+    def go_back(self, epoch: int, step: int) -> None:
+        """Give up what was written from a boundary on, where the study goes on from there: it happens again.
+
+        Args:
+            epoch, step: of the boundary.
+        """
+        assert self.path is not None
+        kept = [row for row in read_ledger(self.path) if (row["epoch"], row["step"]) < (epoch, step)]
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+
+def away_before(rows: Iterable[Mapping[str, Any]], epoch: int, step: int) -> set[str]:
+    """Sites that had left before a boundary and were not back.
+
+    Args:
+        rows: of a ledger, in order.
+        epoch, step: of the boundary.
+    """
+    last: dict[str, str] = {}
+    for row in rows:
+        if row["event"] in ("joined", "returned", "left", "late") and (row["epoch"], row["step"]) < (epoch, step):
+            last[row["site"]] = row["event"]
+    return {site for site, event in last.items() if event in ("left", "late")}
 
 
 def read_ledger(path: Path) -> Iterator[dict[str, Any]]:

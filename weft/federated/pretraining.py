@@ -39,7 +39,7 @@ def pretrained(
         NotFiniteError: it diverged.
     """
     own = len(data.splits["train"]) if "train" in data.splits else 0
-    items: list[int] = yield from told_by_all("pretraining", own)
+    items: list[int] = yield from told_by_all("pretraining", own, run.participants)
     if not any(items):
         raise DataError("no site has anything to train on", "look at the sites' training splits")
     largest = items.index(max(items))

@@ -76,12 +76,14 @@ class Scenario(Section):
         found = self.happening(site, step, exchange, *_OF_MESSAGES)
         return [event.event for event in found if event.answers == answers]
 
-    def away(self, step: int) -> set[str]:
-        """Sites that left before the beginning of a step and are not back."""
+    def away(self, step: int, *, begun: bool = False) -> set[str]:
+        """Sites that left before the beginning of a step, or where it has `begun` in it, and are not back."""
         return {
             event.site
             for event in self.events
-            if event.event == "leaves" and event.step < step and (event.returns is None or event.returns > step)
+            if event.event == "leaves"
+            and event.step < step + int(begun)
+            and (event.returns is None or event.returns > step)
         }
 
     def returning(self, step: int) -> set[str]:

@@ -48,6 +48,7 @@ class Sites(Together):
         self.network = Network(scenario, hub.ledger) if scenario is not None else None
         self.back: set[str] = set()  # sites that wait for the next step at which they may come back
         self._step, self._exchange = -1, 0
+        self._training = False  # until they train, sites cannot do without one another
         super().__init__([self._participant(self.sites[name], self.sites[name].steps) for name in hub.members])
 
     # --- one exchange -------------------------------------------------------------------------------------------------
@@ -58,8 +59,10 @@ class Sites(Together):
         if more:
             self._count()
             if self._first().tag == CONTROL:
+                self._training = True
                 self._bring_back()
-            self._disturb()
+            if self._training:
+                self._disturb()
         return more
 
     def reply(self) -> bool:
@@ -109,7 +112,7 @@ class Sites(Together):
             self.hub.take(message, name)
             return
         seconds = self.network.seconds(name, self._step, self._exchange)
-        if self.cohort.deadline is not None and seconds > self.cohort.deadline:
+        if self._training and self.cohort.deadline is not None and seconds > self.cohort.deadline:
             reason = f"{seconds:g} s for '{message.tag}', the deadline is {self.cohort.deadline:g} s"
             self._leave(name, reason, returns=True, late=True)
             return

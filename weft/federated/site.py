@@ -16,6 +16,7 @@ from weft.config import Experiment
 from weft.data import Data, class_names, measure
 from weft.engine import CheckpointFolder, Collective, Observer, Run, RunResult, build_run, training
 from weft.engine.background import BackgroundCheckpoints
+from weft.engine.checkpoints import Boundary
 from weft.engine.collectives import Answer
 from weft.engine.loaders import batches_of_epoch
 from weft.engine.loop import Steps
@@ -79,10 +80,13 @@ class Site:
         self._data: Data | None = None
         self._agreed: dict[str, Any] = {}
         self.described = resumed
+        self.until: tuple[int, int] | None = None  # later boundaries are given up, where the study goes on
 
     @property
     def data(self) -> Data:
-        """Its data, once they are opened."""
+        """Its data, once all have agreed on what they are treated with."""
+        if self._data is None:  # it is away in a study that goes on
+            self._read_agreed()
         assert self._data is not None
         return self._data
 
@@ -152,9 +156,10 @@ class Site:
         self._resumes(run)
         return (yield from self._train(run, skip_first=True))
 
-    def boundaries(self) -> list[tuple[int, int, int]]:
-        """Where it has saved its state, newest first."""
-        return self._folder.boundaries()
+    def boundaries(self) -> dict[tuple[int, int], Boundary]:
+        """Where it has saved its state, by epoch and step, which are those of all sites; batches are its own."""
+        found = boundaries_in(self._folder)
+        return {where: one for where, one in found.items() if self.until is None or where <= self.until}
 
     def leave(self) -> None:
         """Its process has died: nothing is left but what lies in its directory; what it had sent was sent."""
@@ -209,13 +214,17 @@ class Site:
         """Open the data, with the classes and scales of all sites; of each site what it has."""
         with self._told_by_name():
             own = self._class_names()
-        classes = joined_classes(self.names, (yield from told_by_all("classes", own)))
+        classes = joined_classes(self.names, (yield from told_by_all("classes", own, len(self.names))))
         statistics = yield from self._statistics(classes)
         with self._told_by_name():
             self._data = data = self._open(statistics)
             batches = batches_of_epoch(self.experiment, data)
         items = len(data.splits["train"]) if "train" in data.splits else 0
-        return (yield from told_by_all("splits", {"splits": list(data.splits), "batches": batches, "items": items}))
+        return (
+            yield from told_by_all(
+                "splits", {"splits": list(data.splits), "batches": batches, "items": items}, len(self.names)
+            )
+        )
 
     def _class_names(self) -> list[str] | None:
         experiment = self.experiment
@@ -233,7 +242,7 @@ class Site:
                 experiment.dataset, experiment.namespace(), seed=experiment.seed, fold=experiment.fold,
                 base=experiment.base, kind=target_kind_of(experiment), classes=classes,
             )  # fmt: skip
-        by_site = yield from told_by_all("shapes", [list(moment.mean.shape) for moment in moments])
+        by_site = yield from told_by_all("shapes", [list(moment.mean.shape) for moment in moments], len(self.names))
         shapes: list[list[int]] = next((said for said in by_site if said), [])
         if not shapes:
             raise DataError(
@@ -286,11 +295,12 @@ class Site:
     def _go_on(self, run: Run) -> Generator[Collective, Answer, bool]:
         """Go on from the newest boundary that all sites have saved; False where the study was killed before that."""
         folder = self._folder
-        everybodys = yield from told_by_all("boundaries", folder.boundaries())
+        own = self.boundaries()
+        everybodys = yield from told_by_all("boundaries", list(own))
         common = set.intersection(*({tuple(one) for one in said} for said in everybodys))
         if common:
-            epoch, batch, step = max(common)
-            run.state.load_state_dict(folder.load_at((epoch, batch, step)))
+            epoch, step = max(common)
+            run.state.load_state_dict(folder.load_at(own[epoch, step]))
         elif all(everybodys):
             raise CheckpointError(
                 "the sites have no saved state in common", "run the study again in a new directory, with --out"
@@ -316,6 +326,11 @@ class Site:
             error.message = f"site {self.name}: {error.message}"
             error.args = (error.message, error.hint)
             raise
+
+
+def boundaries_in(folder: CheckpointFolder) -> dict[tuple[int, int], Boundary]:
+    """Where a site's states were saved, by epoch and step."""
+    return {(epoch, step): (epoch, batch, step) for epoch, batch, step in folder.boundaries()}
 
 
 def site_experiment(study: Experiment, name: str) -> Experiment:

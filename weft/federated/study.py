@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint, refuse_while_loading
-from weft.engine import Observer, RunResult, pick_device
+from weft.engine import CheckpointFolder, Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.run import Observers
 from weft.engine.signals import Interruption
@@ -36,11 +36,11 @@ from weft.federated.describing import bounds_of, describe_study, threads_of_stud
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
 from weft.federated.hub import Hub
 from weft.federated.joining import hello_of, settings_of
-from weft.federated.ledger import Ledger, read_ledger
+from weft.federated.ledger import Ledger, away_before, read_ledger
 from weft.federated.profile import Profile
 from weft.federated.scenario import Scenario, load_scenario, write_scenario
 from weft.federated.simulation import Sites
-from weft.federated.site import Site
+from weft.federated.site import Site, boundaries_in
 from weft.federated.traffic import summary, trained
 from weft.federated.watching import PooledHistory, facts_of_study, observers_of_site, observers_of_study
 from weft.monitor import ConsoleSummary, ProgressBar, messages_kept
@@ -148,6 +148,14 @@ def _go_on_with_folds(path: Path, overrides: Sequence[str], compare: bool) -> Tr
     return go_on_with_folds(path, overrides, _of_fold(overrides, compare, scenario))
 
 
+@dataclass(frozen=True, slots=True)
+class _Resuming:
+    """The epoch and step where a study goes on, and who was away then."""
+
+    boundary: tuple[int, int]
+    away: set[str]
+
+
 class _Study:
     """A study that is being run.
 
@@ -172,6 +180,7 @@ class _Study:
             settings=settings_of(experiment), screened=experiment.training.precision != "fp16",
         )  # fmt: skip
         self.names: list[str] = []  # of the sites that may begin
+        self.back: set[str] = set()  # sites that were away when the others saved, and are back now
         self.watching: list[Observer] = []  # the study, through its first site
         self.profile = Profile(directory, self.hub.names)
 
@@ -198,6 +207,8 @@ class _Study:
             for site in self.sites:
                 if site.run is not None:
                     site.run.observers.notify("on_error", error)
+            if self.described and self.sites and self.sites[0].run is None:  # whoever watches through it has not heard
+                Observers(self.watching).notify("on_error", error)
             write_failure(self.directory, error, time.monotonic() - started)
             raise
         finally:
@@ -205,18 +216,25 @@ class _Study:
                 if site.run is not None:
                     site.run.close()
 
-    def _join(self) -> None:
-        """Let the hub take in every site that it does not refuse."""
+    def _join(self, resuming: _Resuming | None) -> None:
+        """Let the hub take in every site that it does not refuse, but for those that are away."""
+        away = resuming.away if resuming is not None else ()
+        self.names = []
         for name in self.hub.names:
             try:
-                self.hub.join(hello_of(name, self.hub.study, self.hub.settings, self.scenario))
+                if name not in away:
+                    hello = hello_of(name, self.hub.study, self.hub.settings, self.scenario)
+                    self.hub.join(hello, event="joined" if resuming is None else None)
             except MessageRefused as error:
-                self.ledger.note("refused", name, reason=str(error))
-        self.names = list(self.hub.members)
+                if resuming is None:
+                    self.ledger.note("refused", name, reason=str(error))
+            else:
+                self.names.append(name)
         self.hub.require_enough(epoch=0, step=0)
 
     def _open_sites(self, stack: ExitStack, interruption: Interruption) -> None:
-        self._join()
+        resuming = self._resuming() if self.resumed else None
+        self._join(resuming)
         self.watching = self._watching()
         for name in self.names:
             path = self.directory.sites / name
@@ -232,18 +250,26 @@ class _Study:
                 ],
             )  # fmt: skip
             self.sites.append(site)
-        if self.resumed and self.scenario is not None:
-            self._leave_out(self.scenario)
+            if resuming is not None:
+                site.until = resuming.boundary
+        if resuming is not None:
+            _, step = resuming.boundary
+            planned = self.scenario.away(step, begun=True) if self.scenario is not None else set()
+            self.back = resuming.away - planned
 
-    def _leave_out(self, scenario: Scenario) -> None:
-        """Sites that were away when the others saved are away still."""
-        saved = {site.name: {tuple(one) for one in site.boundaries()} for site in self.sites}
-        for epoch, batch, step in sorted(set().union(*saved.values()), reverse=True):
-            away = scenario.away(step)
-            if all((epoch, batch, step) in saved[name] for name in saved if name not in away):
-                for name in sorted(away & saved.keys()):
-                    self.hub.leave(name, epoch=epoch, step=step, reason="it is away still")
-                return
+    def _resuming(self) -> _Resuming | None:
+        """The newest boundary that all have saved who were there, as the ledger tells; None where there is none."""
+        folders = {name: RunDirectory(self.directory.sites / name).checkpoints for name in self.hub.names}
+        saved = {name: boundaries_in(CheckpointFolder(path)) for name, path in folders.items() if path.is_dir()}
+        rows = list(read_ledger(self.directory.ledger_file))
+        for boundary in sorted(set().union(*saved.values()), reverse=True):
+            away = away_before(rows, *boundary) & saved.keys()
+            if all(boundary in saved[name] for name in saved if name not in away):
+                self.ledger.go_back(*boundary)
+                return _Resuming(boundary, away)
+        if not all(saved.values()):  # it begins anew
+            self.ledger.go_back(0, 0)
+        return None
 
     def _watching(self) -> list[Observer]:
         """Who watches the study through its first site: what all agree on is the same at each."""
@@ -265,6 +291,7 @@ class _Study:
             if not self.described and all(site.described for site in self.sites):
                 self._describe()
 
+        driver.back |= self.back
         return driver.run(after_turn)
 
     def _describe(self) -> None:
