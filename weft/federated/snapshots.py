@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -50,11 +50,21 @@ def shared_state(run: Run) -> State:
     shared["model"] = {name: tensor for name, tensor in state["model"].items() if name not in own}
     shared["position"] = asdict(run.state.position) | {"batch": _batches_of_epoch(run)}
     shared["strategy"] = state["strategy"].get("shared", {})
-    if not has_rounds(strategy):
-        shared |= {"optimizers": state["optimizers"], "average": state["average"]}
+    memory = not has_rounds(strategy)  # else each site's optimizer and average are its own; rates are those of all
+    shared["optimizers"] = {
+        name: {
+            "state": {
+                number: state for number, state in part["state"].items() if memory and names.get(number) not in own
+            },
+            "param_groups": part["param_groups"],
+        }
+        for name, part, names in _with_names(run, state["optimizers"])
+    }
+    if memory and state["average"] is not None:
+        shared["average"] = {name: tensor for name, tensor in state["average"].items() if name not in own}
     if best is not None:
-        weights = run.checkpoints.load_best(best)
-        shared["best_weights"] = {name: tensor for name, tensor in weights.items() if name not in own}
+        weights, kept = run.checkpoints.load_best(best), strategy.own_tensors(run.state.model)  # of the end of an epoch
+        shared["best_weights"] = {name: tensor for name, tensor in weights.items() if name not in kept}
     return shared
 
 
@@ -68,15 +78,28 @@ def take_shared(run: Run, shared: State, own: State | None) -> None:
     """
     state = own if own is not None else run.state.state_dict()
     kept = {key: value for key, value in state["strategy"].items() if key != "shared"}
-    common = {key: value for key, value in shared.items() if key not in ("model", "strategy", "best_weights")}
+    apart = ("model", "strategy", "best_weights", "optimizers", "average")
+    common = {key: value for key, value in shared.items() if key not in apart}
     weights = dict(state["model"]) | dict(shared["model"])
-    strategy = kept | {"shared": shared["strategy"]}
-    nothing = {"sums": asdict(EpochSums()), "strategy": strategy, "model": weights}
-    run.state.load_state_dict(state | common | nothing)
+    merged = {
+        "sums": asdict(EpochSums()),
+        "strategy": kept | {"shared": shared["strategy"]},
+        "model": weights,
+        "optimizers": {
+            name: {"state": dict(part["state"]) | shared["optimizers"][name]["state"],
+                   "param_groups": shared["optimizers"][name]["param_groups"]}
+            for name, part in state["optimizers"].items()
+        },
+        "average": None if state["average"] is None else dict(state["average"]) | shared.get("average", {}),
+    }  # fmt: skip
+    run.state.load_state_dict(state | common | merged)
     assert run.state.strategy is not None
     run.state.strategy.returned()
     if "best_weights" in shared:
-        run.checkpoints.save_best(weights | shared["best_weights"], shared["best"]["step"])
+        step = shared["best"]["step"]
+        known = run.checkpoints.best_file(step) is not None  # what is its own in them was there, too
+        before = run.checkpoints.load_best(step) if known else merged["average"] or weights
+        run.checkpoints.save_best(before | shared["best_weights"], step)
 
 
 def digest_of(run: Run) -> Tensor:
@@ -134,6 +157,16 @@ def _epoch_began(run: Run) -> int:
 def _batches_of_epoch(run: Run) -> int:
     """Where a site with data left stands in the epoch; the one that is asked may have none."""
     return (run.state.position.step - _epoch_began(run)) * run.plan.accumulate
+
+
+def _with_names(run: Run, optimizers: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], dict[int, str]]]:
+    """Each optimizer's state, with the names of the parameters that it counts."""
+    names = {parameter: name for name, parameter in run.state.model.named_parameters()}
+    for name, state in optimizers.items():
+        groups = run.state.optimizers[name].param_groups
+        counted = [parameter for group in groups for parameter in group["params"]]
+        numbers = [number for group in state["param_groups"] for number in group["params"]]
+        yield name, state, {n: names.get(p, "") for n, p in zip(numbers, counted, strict=True)}
 
 
 def _own_tensors(run: Run) -> set[str]:
