@@ -17,6 +17,7 @@ from weft.federated.study import simulate
 from weft.report import write_report
 from weft.report.comparison import compare_runs
 from weft.report.events import Happened, happened, presence, timeline
+from weft.report.judging import judge
 from weft.report.reading import read_run
 from weft.report.sitecosts import site_costs
 from weft.report.studyfiles import read_study
@@ -87,6 +88,18 @@ def test_what_scores_from_bins_may_be_off_stands_beside_them(copied: Path) -> No
     assert "± 0.00042" in page.row("AUROC")[3]
     assert "±" not in page.row("AUROC")[2] or result["bounds"]["validation"]["auroc"]
     assert "how far a score from bins may be off" in page.text
+    # within its bound the score is that of the rows of cases, which give it an interval
+    scores = json.loads((copied / "scores" / "test.json").read_text())
+    scores["scores"]["auroc"] -= 0.00042
+    (copied / "scores" / "test.json").write_text(json.dumps(scores))
+    files = read_run(copied)
+    found = judge(files)["test"].rescored
+    assert found is not None
+    assert "auroc" in found.recipes
+    files.bounds = {}
+    found = judge(files)["test"].rescored
+    assert found is not None
+    assert "auroc" in found.missing
 
 
 def test_contributions_are_items_seen_and_steps_taken_part_in(done: Path) -> None:
