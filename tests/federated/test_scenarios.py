@@ -128,7 +128,7 @@ def test_what_a_site_computed_before_it_died_is_not_lost_to_the_others(tmp_path:
 
 def test_a_study_without_enough_sites_stops_and_goes_on_when_they_are_back(tmp_path: Path) -> None:
     events = [{"site": name, "event": "leaves", "step": 13, "returns": 90} for name in ("north", "west")]
-    with pytest.raises(CohortError, match=r"1 sites are left .* without north, west") as caught:
+    with pytest.raises(CohortError, match=r"1 site is left .* without north, west") as caught:
         played(tmp_path / "study", *events, run__checkpoint_every={"steps": 4})
     assert caught.value.exit_code == 75
     stored = json.loads((tmp_path / "study" / "result.json").read_text())

@@ -113,7 +113,7 @@ class Hub:
         missing = ", ".join(name for name in self.names if name not in there)
         self.ledger.note("stopped", "", epoch=epoch, step=step, reason=f"without {missing}")
         raise CohortError(
-            f"{len(there)} sites are left in epoch {epoch + 1} after step {step}, without {missing}; "
+            f"{len(there)} site{'s are' if len(there) != 1 else ' is'} left in epoch {epoch + 1} after step {step}, without {missing}; "
             f"federation.cohort.minimum_sites is {self.cohort.minimum_sites}",
             "resume the study when they are back",
         )

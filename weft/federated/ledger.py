@@ -61,7 +61,9 @@ class Ledger:
         if self.path is not None:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-        text = f"epoch {epoch + 1}, step {step}: site {site} {event}" + (f": {reason}" if reason else "")
+        text = f"epoch {epoch + 1}, step {step}: {f'site {site}' if site else 'the study'} {event}" + (
+            f": {reason}" if reason else ""
+        )
         logger.log(logging.DEBUG if event in _QUIET else logging.WARNING, "%s", text)
 
     def go_back(self, epoch: int, step: int) -> None:
