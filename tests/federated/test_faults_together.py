@@ -103,7 +103,7 @@ def test_faults_at_step_0_come_when_all_have_agreed(changes: dict[str, Any], tmp
         {"site": "south", "event": "slow", "step": 0, "exchange": 2, "seconds": 70},
     ]
     cohort = {"deadline": 60, "minimum_sites": 2, "compare_weights": 2}
-    with pytest.raises(CohortError, match="1 sites are left in epoch 1 after step 0, without north, south"):
+    with pytest.raises(CohortError, match="1 site is left in epoch 1 after step 0, without north, south"):
         played(tmp_path / "few", *events, training__epochs=1, federation__cohort=cohort, **changes)
     done = played(tmp_path / "study", *events[:1], training__epochs=1, federation__cohort=cohort, **changes)
     assert ("left", "north", 0, 0) in events_of(done.path)

@@ -111,9 +111,10 @@ class Hub:
         if len(there) >= self.cohort.minimum_sites:
             return
         missing = ", ".join(name for name in self.names if name not in there)
+        count = "1 site is" if len(there) == 1 else f"{len(there)} sites are"
         self.ledger.note("stopped", "", epoch=epoch, step=step, reason=f"without {missing}")
         raise CohortError(
-            f"{len(there)} site{'s are' if len(there) != 1 else ' is'} left in epoch {epoch + 1} after step {step}, without {missing}; "
+            f"{count} left in epoch {epoch + 1} after step {step}, without {missing}; "
             f"federation.cohort.minimum_sites is {self.cohort.minimum_sites}",
             "resume the study when they are back",
         )
