@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.runs import write_atomically
+from weft.runs.files import explained
 
 logger = logging.getLogger("weft")
 
@@ -52,6 +53,9 @@ class Ledger:
             site: whose; empty for all.
             epoch, step: where the study was, from 0.
             reason: in words.
+
+        Raises:
+            RunDirectoryError: it cannot be written.
         """
         row = {
             "event": event, "site": site, "epoch": epoch, "step": step,
@@ -59,7 +63,7 @@ class Ledger:
         }  # fmt: skip
         self.events.append(row)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
+            with explained(self.path, kept="what was written before"), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         text = f"epoch {epoch + 1}, step {step}: {f'site {site}' if site else 'the study'} {event}" + (
             f": {reason}" if reason else ""

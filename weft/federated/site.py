@@ -80,7 +80,7 @@ class Site:
         self._data: Data | None = None
         self._agreed: dict[str, Any] = {}
         self.described = resumed
-        self.until: tuple[int, int] | None = None  # later boundaries are given up, where the study goes on
+        self.until: tuple[int, int] | None = None  # where the study goes on: what it saved later is given up
 
     @property
     def data(self) -> Data:
@@ -150,7 +150,8 @@ class Site:
         self._folder = self._checkpoints()
         self._read_agreed()
         run = self.run = self._build()
-        take_shared(run, shared, self._folder.load_last())
+        saved = self.boundaries()
+        take_shared(run, shared, self._folder.load_at(saved[max(saved)]) if saved else None)
         if self.directory.left_file.exists():
             run.state.beside.update(self.directory.read_json(self.directory.left_file))
         self._resumes(run)
@@ -175,10 +176,14 @@ class Site:
 
     def _train(self, run: Run, *, skip_first: bool = False) -> Steps:
         assert self.study.federation is not None
+        run.on_saved = self._saved
         every = self.study.federation.cohort.compare_weights
         steps = with_digests(training(run), run, every, skip_first=skip_first)
         result: RunResult = yield from counted(steps, run.state.beside)
         return result
+
+    def _saved(self) -> None:
+        self.until = None  # what lies there now is of this study
 
     def own_scores(self) -> dict[str, SplitScores]:
         """Final scores of this site's items alone, of the splits that it has."""
