@@ -251,6 +251,19 @@ def test_a_site_that_comes_back_once_more_begins_with_what_it_had_then(tmp_path:
 
 
 @pytest.mark.slow
+def test_a_site_leaves_at_the_same_exchange_in_a_study_that_goes_on_right_there(tmp_path: Path) -> None:
+    """Digests are the first exchange of a step after which they are compared, and the first of what goes on."""
+    away = {"site": "north", "event": "leaves", "step": 5, "exchange": 1, "returns": 6}
+    settings: dict[str, Any] = {
+        "run__checkpoint_every": {"steps": 1}, "federation__cohort": {"compare_weights": 1}, "training__epochs": 1,
+    }  # fmt: skip
+    undisturbed = played(tmp_path / "undisturbed", away, **settings)
+    simulate_and_die(study(**settings), tmp_path / "killed", "west", 5, scenario={"events": [away]})
+    done = simulate(tmp_path / "killed", ["run.observers=[]"], resume=True)
+    assert outcome(done.path) == outcome(undisturbed.path)  # bytes and messages of digests, too
+
+
+@pytest.mark.slow
 def test_a_study_that_is_killed_while_a_late_site_waits_for_the_next_round_goes_on(tmp_path: Path) -> None:
     late = {"site": "west", "event": "slow", "step": 11, "seconds": 90}
     settings: dict[str, Any] = {

@@ -15,7 +15,7 @@ from weft.engine.collectives import Answer, CollectiveId
 from weft.engine.drivers import JournalEntry
 from weft.engine.loop import Steps
 from weft.errors import CohortError
-from weft.federated.hub import CONTROL, Hub
+from weft.federated.hub import CONTROL, DIGESTS, Hub
 from weft.federated.joining import hello_of
 from weft.federated.messages import Message, answer_in, answer_to, ask_of, decode, encode
 from weft.federated.network import Network
@@ -58,8 +58,9 @@ class Sites(Together):
         more = super().ask()
         if more:
             self._count()
-            if self._first().tag == CONTROL:
-                self._training = True
+            first = self._first().tag
+            self._training |= first in (CONTROL, DIGESTS)
+            if first == CONTROL:
                 self._bring_back()
             if self._training:
                 self._disturb()
