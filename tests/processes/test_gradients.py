@@ -13,6 +13,7 @@ from torch import nn
 from tests.faults.nursery import Nursery
 from tests.processes.children import start, write_job
 from tests.processes.launch import free_port
+from weft.engine import overlap
 from weft.engine.overlap import in_buckets
 
 LEAVE = """
@@ -101,3 +102,14 @@ def test_a_profile_of_processes_whose_gradients_travel_in_buckets(nursery: Nurse
     ended = start(nursery, "profile", file, "--steps", "3").wait(300)
     assert ended.code == 0, ended.text
     assert "exchange" in ended.out
+
+
+def test_what_tells_parameters_apart_is_summed_exactly_over_thousands_of_processes() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    for number in range(64):
+        (bucket,) = in_buckets([parameter], {parameter: f"layer {number}"}, room=1)
+        total = torch.zeros(1)
+        for _ in range(1000):
+            total += overlap._check(bucket)
+        assert float(total) == overlap._check(bucket) * 1000
+    assert len({overlap._check(in_buckets([parameter], {parameter: str(number)})[0]) for number in range(64)}) > 60
