@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -17,16 +18,20 @@ from weft.runs.files import explained, write_atomically
 
 _LEAVE_OUT = {"__pycache__", ".mypy_cache", ".ruff_cache"}
 _COMPILED = {".pyc", ".pyo", ".so", ".pyd"}
+Stamps = tuple[tuple[str, int, int], ...]
 _NO_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip knows: the same code gives the same bytes
 
 
 def code_digest() -> str:
     """Digest of Weft's own source (sha256, hex): whether two runs used the same code, whatever its version says."""
+    return _digest_of(_stamps(_package()))
+
+
+@functools.lru_cache(maxsize=1)
+def _digest_of(stamps: Stamps) -> str:
     digest = hashlib.sha256()
-    root = _package()
-    for file in _source_files(root):
-        name = file.relative_to(root).as_posix()
-        content = file.read_bytes()
+    for name, _, _ in stamps:
+        content = (_package() / name).read_bytes()
         digest.update(f"{len(name)}:{name}:{len(content)}:".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -51,7 +56,7 @@ def snapshot_code(run: RunDirectory, patches: Iterable[Path] = ()) -> dict[str, 
     taken: set[str] = set()
     with explained(run.code, kept="everything written before"):
         run.code.mkdir(exist_ok=True)
-        write_atomically(run.code / "weft.zip", _zip_package())
+        write_atomically(run.code / "weft.zip", _zip_of(_stamps(_package())))
         for patch in patches:
             if not patch.exists():
                 raise RunDirectoryError(f"the patch {patch} does not exist", "correct its path under `patches:`")
@@ -73,22 +78,32 @@ def _package() -> Path:
 def _source_files(root: Path) -> list[Path]:
     """The files of a package in a fixed order, without what Python and tools leave between them."""
 
-    def belongs(file: Path) -> bool:
-        hidden = file.name.startswith(".") or bool(_LEAVE_OUT & set(file.relative_to(root).parts))
-        return file.is_file() and file.suffix not in _COMPILED and not hidden
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _LEAVE_OUT]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    files = [file for file in found if file.suffix not in _COMPILED and file.is_file()]
+    return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
-    return sorted(filter(belongs, root.rglob("*")), key=lambda file: file.relative_to(root).as_posix())
+
+def _stamps(root: Path) -> Stamps:
+    """Name, time of change and size of each file: while these are the same, so is what is made of the files. The sites
+    of a study, and folds, ask often.
+    """
+    files = [(file.relative_to(root).as_posix(), file.stat()) for file in _source_files(root)]
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in files)
 
 
-def _zip_package() -> bytes:
-    root, buffer = _package(), io.BytesIO()
+@functools.lru_cache(maxsize=1)
+def _zip_of(stamps: Stamps) -> bytes:
+    buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in _source_files(root):
-            entry = zipfile.ZipInfo(f"weft/{file.relative_to(root).as_posix()}", date_time=_NO_DATE)
+        for name, _, _ in stamps:
+            entry = zipfile.ZipInfo(f"weft/{name}", date_time=_NO_DATE)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix, wherever it is written
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, file.read_bytes())
+            archive.writestr(entry, (_package() / name).read_bytes())
     return buffer.getvalue()
 
 
