@@ -72,6 +72,7 @@ def test_weights_are_tested_where_nobody_has_training_data(tmp_path: Path) -> No
     assert again.scores == done.scores
 
 
+@pytest.mark.slow
 def test_sites_that_ended_with_models_of_their_own_are_tested_with_these(tmp_path: Path) -> None:
     model = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
     trained = simulate(study(model=model, federation__strategy="FedBN", training__epochs=1), out=tmp_path / "study")

@@ -198,6 +198,7 @@ class StopAt(Observer):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_study_whose_sites_have_unlike_numbers_of_batches_goes_on_from_anywhere(tmp_path: Path) -> None:
     """North has no batches left after step 4 of an epoch, south has eight."""
     settings: dict[str, Any] = {"run__checkpoint_every": {"epochs": 3}}

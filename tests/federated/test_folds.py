@@ -21,6 +21,8 @@ from weft.federated.study import simulate
 
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.slow  # each is several studies
+
 
 def _written(**changes: Any) -> dict[str, Any]:
     return study(dataset__split={"folds": 3, "stratified": True}, training__epochs=2, **changes)

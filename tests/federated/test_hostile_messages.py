@@ -113,6 +113,7 @@ def test_each_field_cut_and_part_changed_is_refused_or_is_a_message() -> None:
     assert not TOUCHED.exists()
 
 
+@pytest.mark.slow
 def test_ten_thousand_mutations_by_chance_are_refused_or_are_messages() -> None:
     generator = random.Random(20)
     messages = list(examples().values())

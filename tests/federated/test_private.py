@@ -39,8 +39,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> str:
     "strategy",
     [
         "dSGD",
-        {"FedAvg": {"steps_per_round": 4}},
-        *(pytest.param(one, marks=pytest.mark.slow) for one in ({"PowerSGD": {"rank": 2}}, "rankDAD", "SCAFFOLD")),
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ({"FedAvg": {"steps_per_round": 4}}, {"PowerSGD": {"rank": 2}}, "rankDAD", "SCAFFOLD")
+        ),
     ],
     ids=str,
 )
@@ -62,6 +64,7 @@ def test_what_is_private_differs_between_sites_and_the_rest_does_not(strategy: A
     )
 
 
+@pytest.mark.slow
 def test_running_statistics_stay_with_their_layer(tmp_path: Path) -> None:
     done = simulate(study(model=NORMALISED, federation__private=["layers.1"]), out=tmp_path / "study")
     shared = simulate(study(model=NORMALISED), out=tmp_path / "shared")

@@ -126,6 +126,7 @@ def test_what_a_site_computed_before_it_died_is_not_lost_to_the_others(tmp_path:
     assert correct == pytest.approx(round(correct), abs=1e-9)  # counts of the two that were there
 
 
+@pytest.mark.slow
 def test_a_study_without_enough_sites_stops_and_goes_on_when_they_are_back(tmp_path: Path) -> None:
     events = [{"site": name, "event": "leaves", "step": 13, "returns": 90} for name in ("north", "west")]
     with pytest.raises(CohortError, match=r"1 site is left .* without north, west") as caught:
@@ -157,7 +158,13 @@ def test_a_study_that_is_killed_while_a_site_is_away_goes_on_to_the_same_bits(tm
 
 
 @pytest.mark.parametrize(
-    ("times", "says"), [(None, "not finite"), (math.inf, "not finite"), (1e30, "times as large"), (-1e6, "as large")]
+    ("times", "says"),
+    [
+        (None, "not finite"),
+        pytest.param(math.inf, "not finite", marks=pytest.mark.slow),
+        (1e30, "times as large"),
+        pytest.param(-1e6, "as large", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     "strategy", [STRATEGIES[0], *(pytest.param(s, marks=pytest.mark.slow) for s in STRATEGIES[1:6])], ids=str
@@ -190,7 +197,10 @@ def test_a_site_whose_loss_is_not_finite_counts_nothing_in_that_step(tmp_path: P
 
 @pytest.mark.parametrize(
     ("event", "says"),
-    [("version", "has Weft 0.0.0, this study runs"), ("experiment", "another one: seed is -1 there and 5 here")],
+    [
+        pytest.param("version", "has Weft 0.0.0, this study runs", marks=pytest.mark.slow),
+        ("experiment", "another one: seed is -1 there and 5 here"),
+    ],
 )
 def test_a_site_with_another_version_or_experiment_is_refused_and_the_others_go_on(
     event: str, says: str, tmp_path: Path
@@ -204,6 +214,7 @@ def test_a_site_with_another_version_or_experiment_is_refused_and_the_others_go_
         played(tmp_path / "all", {"site": "north", "event": event}, federation__cohort={"minimum_sites": 3})
 
 
+@pytest.mark.slow
 def test_a_site_whose_weights_are_not_those_of_the_others_takes_theirs(tmp_path: Path) -> None:
     spoiled = {"site": "south", "event": "weights", "step": 7}
     done = played(tmp_path / "study", spoiled, federation__cohort={"compare_weights": 5})

@@ -18,6 +18,7 @@ pytest.importorskip("sklearn")
 MINIMUM = 4
 
 
+@pytest.mark.slow
 def test_no_small_cell_is_told_and_the_true_score_lies_within_the_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

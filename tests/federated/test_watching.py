@@ -107,6 +107,7 @@ def test_what_cannot_watch_is_told_before_anything_is_trained(tmp_path: Path, mo
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_messages_are_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("apprise")
     received: list[dict[str, Any]] = []
