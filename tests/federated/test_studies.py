@@ -291,7 +291,11 @@ def test_a_section_that_cannot_work_is_told_and_nothing_is_left(
 
 def test_frozen_statistics_are_exact(tmp_path: Path) -> None:
     model = {"component": NORMALISED, "freeze": ["layers.1.*"]}
-    simulate(study(model=model, federation__exact=True, training__epochs=1), out=tmp_path / "study")
+    done = simulate(study(model=model, federation__exact=True, training__epochs=1), out=tmp_path / "study")
+    assert done.result["model_sha256"] is not None  # the same at all sites
+    weights = _state(done.path, "north")["model"]
+    assert not weights["layers.1.running_mean"].any()  # as they began: no batch has moved them
+    assert bool((weights["layers.1.running_var"] == 1).all())
 
 
 def test_a_study_is_not_trained_in_one_place_nor_the_other_way_round(tmp_path: Path) -> None:

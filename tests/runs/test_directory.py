@@ -190,10 +190,12 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Pa
         signal.pause()
     worker = int(os.read(read, 100))
     try:
+        with pytest.raises(RunDirectoryError, match="is in use"):
+            RunDirectory.open(tmp_path / "run", writing=True)
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
-        with RunDirectory.open(tmp_path / "run", writing=True):
-            pass
+        with RunDirectory.open(tmp_path / "run", writing=True) as run:
+            assert run.path == tmp_path / "run"
     finally:
         os.kill(worker, signal.SIGKILL)
         os.close(read)
