@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -87,19 +88,21 @@ class Kill(Observer):
 
 
 class NotFiniteOnce(torch.nn.Module):
-    """Cross entropy that is not a number for training batches of so many items.
+    """Cross entropy that is not finite for batches of so many items.
 
     Args:
         items: of the batch.
+        scored: infinite where items are scored, in place of not a number in training.
     """
 
-    def __init__(self, items: int) -> None:
+    def __init__(self, items: int, scored: bool = False) -> None:
         super().__init__()
-        self.items = items
+        self.items, self.scored = items, scored
 
     def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         loss = torch.nn.functional.cross_entropy(outputs, targets)
-        return loss * float("nan") if len(targets) == self.items and outputs.requires_grad else loss
+        strikes = len(targets) == self.items and outputs.requires_grad != self.scored
+        return loss * (math.inf if self.scored else math.nan) if strikes else loss
 
 
 def simulate_and_die(

@@ -60,27 +60,11 @@ def test_a_site_whose_update_was_left_out_is_scored_all_the_same(step: int, tmp_
         assert done.scores[split]["accuracy"] == pytest.approx(correct / items, abs=1e-12)
 
 
-class InfiniteOnce(torch.nn.Module):
-    """Cross entropy that is infinite for batches of so many items that are scored.
-
-    Args:
-        items: of the batch.
-    """
-
-    def __init__(self, items: int) -> None:
-        super().__init__()
-        self.items = items
-
-    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = torch.nn.functional.cross_entropy(outputs, targets)
-        return loss if outputs.requires_grad or len(targets) != self.items else loss * math.inf
-
-
 @pytest.mark.parametrize("left_out", [["west"], pytest.param([], marks=pytest.mark.slow)], ids=str)
 def test_an_infinite_loss_at_a_site_hides_no_items_and_stops_no_study(left_out: list[str], tmp_path: Path) -> None:
     written = study(
         training__epochs=1,
-        training__loss={"tests.federated.test_faults_together.InfiniteOnce": {"items": 7}},  # north has as many
+        training__loss={"tests.federated.lab.NotFiniteOnce": {"items": 7, "scored": True}},  # north has as many
     )
     for name in left_out:
         del written["federation"]["sites"][name]
