@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from weft.actions.batch_size import is_auto, settle
-from weft.actions.checking import leaks
 from weft.actions.checking.findings import CheckReport, Findings
-from weft.actions.checking.geometry import check_geometry
-from weft.actions.checking.inputs import InputNames, check_inputs
-from weft.actions.checking.labels import check_finite_targets, check_fold_classes, check_loaded_labels
+from weft.actions.checking.labels import check_fold_classes
 from weft.actions.checking.modelling import ModelCheck
-from weft.actions.checking.raw import check_raw_labels, divided, input_names, read_raw, without_inputs
-from weft.actions.checking.samples import Looked, look
+from weft.actions.checking.place import Place, check_written_labels
 from weft.actions.checking.settings import check_batches, check_monitor
 from weft.actions.opening import Source, load, open_experiment_data, refuse_study, threads_of
 from weft.config import Experiment
 from weft.data import Data
-from weft.data.parts import Part
-from weft.data.tables import read_table
 from weft.engine import pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.seeding import outer_randomness_kept
@@ -35,7 +26,25 @@ _SECONDS = 1.5  # for looking at samples of each split, for reading files, and f
 _LONG_SECONDS = 10.0  # for overfitting, when somebody wants it thoroughly
 
 
-def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = False) -> CheckReport:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a check may take.
+
+    Args:
+        looking: seconds for the samples of each split, and for reading files: each.
+        fitting: seconds for overfitting.
+    """
+
+    looking: float
+    fitting: float
+
+
+Examine = Callable[[Experiment, CheckReport, Patience], None]
+
+
+def check(
+    source: Source, overrides: Sequence[str] = (), *, thorough: bool = False, study: Examine | None = None
+) -> CheckReport:
     """Look at an experiment, its data and the first steps of its training; nothing is trained or written.
 
     Random generators are afterwards as they were before. Of folds, the first one is looked at.
@@ -44,12 +53,14 @@ def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = Fal
         source: experiment file, dict or `Experiment`.
         overrides: `key=value` texts as for `--set`.
         thorough: look at every item, however long it takes, and try longer to overfit a batch.
+        study: looks at an experiment whose data lie at several sites; without it such a one is refused.
 
     Returns:
         the report; `report.ok` says whether there are no errors.
 
     Raises:
         ConfigError: there is no such file.
+        UsageError: it is a study, and nothing was given that looks at such.
     """
     started = time.monotonic()
     report = CheckReport(str(source) if isinstance(source, str | Path) else "experiment")
@@ -60,25 +71,34 @@ def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = Fal
             raise
         report.findings.raised("experiment", report.name, error)
     else:
-        refuse_study(experiment)
+        if study is None:
+            refuse_study(experiment)
         report.name = experiment.name
+        patience = Patience(math.inf if thorough else _SECONDS, _LONG_SECONDS if thorough else _SECONDS)
         with outer_randomness_kept():
-            _Check(
-                experiment, report, math.inf if thorough else _SECONDS, _LONG_SECONDS if thorough else _SECONDS
-            ).run()
+            if study is not None and experiment.federation is not None:
+                study(experiment, report, patience)
+            else:
+                _Check(with_first_fold(experiment, report), report, patience).run()
     report.sort()
     report.seconds = time.monotonic() - started
     return report
+
+
+def with_first_fold(experiment: Experiment, report: CheckReport) -> Experiment:
+    """The experiment of the fold that is looked at, where there are folds and none is chosen."""
+    split = experiment.dataset.split
+    if split is None or split.folds is None or experiment.fold is not None:
+        return experiment
+    report.left_out["other folds"] = f"fold 1 of {split.folds} was looked at"
+    return experiment.model_copy(update={"fold": 1})
 
 
 @dataclass(slots=True)
 class _Check:
     experiment: Experiment
     report: CheckReport
-    seconds: float
-    fit_seconds: float
-    parts: dict[str, Part] = field(default_factory=dict)
-    names: InputNames = field(default_factory=lambda: InputNames((), ()))
+    patience: Patience
 
     @property
     def findings(self) -> Findings:
@@ -86,62 +106,25 @@ class _Check:
 
     def run(self) -> None:
         """All checks, as far as one does not need what another found broken."""
-        self._choose_fold()
-        data = self._open()
-        check_monitor(self.experiment, list(data.splits) if data is not None else [], self.findings)
-        if data is None:
+        place = Place(self.experiment, self.findings, self.patience.looking)
+        opened = place.read()
+        if opened:
+            check_written_labels(self.experiment, place.raw, self.findings)
+            opened = place.open()
+        check_monitor(self.experiment, list(place.opened.splits) if opened else [], self.findings)
+        if not opened:
             self.report.left_out["data and model"] = "the data cannot be read"
             return
-        labels = self._wants_classes(data)
-        scales = data.statistics.get("standardize")
-        if scales is not None and not _finite_scales(scales):
-            data = self._open_unscaled() or data  # one bad value makes all others bad when they are scaled
-        looked = {name: look(split, self.seconds, self.findings, labels=labels) for name, split in data.splits.items()}
-        self.report.looked_at = {name: seen.describe() for name, seen in looked.items()}
-        self._check_data(data, looked, labels)
+        place.look()
+        data = place.opened
+        self.report.looked_at = {name: seen.describe() for name, seen in place.looked.items()}
         self._check_other_folds(data)
         if not self._settle(data):
             return
         check_batches(self.experiment, data, self.findings)
-        stop = [f.check for f in self.findings if f.severity == "error" and f.check in _NO_TRAINING]
-        if stop:
-            self.report.left_out["model"] = f"to be tried once this is mended: {stop[0]}"
+        if prevents_training(self.report):
             return
-        self._check_model(data, looked)
-
-    # --- data ---------------------------------------------------------------------------------------------------------
-
-    def _choose_fold(self) -> None:
-        split = self.experiment.dataset.split
-        if split is not None and split.folds is not None and self.experiment.fold is None:
-            self.experiment = self.experiment.model_copy(update={"fold": 1})
-            self.report.left_out["other folds"] = f"fold 1 of {split.folds} was looked at"
-
-    def _open(self) -> Data | None:
-        try:
-            parts = read_raw(self.experiment)
-            self.names = input_names(parts, self.experiment.dataset)
-            parts = without_inputs(parts)
-            if self._task_kind() == "class":
-                check_raw_labels(parts, self.findings, ignored=self._ignored())
-            data = open_experiment_data(self.experiment)
-            self.parts = divided(parts, data.splits)
-            return data
-        except Exception as error:  # datasets and transforms may be the user's
-            if not self.findings.has("error", "float labels"):  # which opening the data stumbles over as well
-                self.findings.raised("data", "dataset", error)
-            return None
-
-    def _open_unscaled(self) -> Data | None:
-        dataset = self.experiment.dataset.model_copy(update={"standardize": False})
-        try:
-            return open_experiment_data(self.experiment.model_copy(update={"dataset": dataset}))
-        except WeftError:
-            return None
-
-    def _task_kind(self) -> str:
-        task = self.experiment.namespace().find(self.experiment.training.task, "task")
-        return str(getattr(task, "target_kind", "auto"))
+        self._check_model(place)
 
     def _settle(self, data: Data) -> bool:
         """Find the batch size where it is `auto`; False where not one item can be trained on."""
@@ -155,52 +138,6 @@ class _Check:
             return False
         return True
 
-    def _wants_classes(self, data: Data) -> bool:
-        kind = self._task_kind()
-        return kind == "class" or (kind == "auto" and data.classes is not None)
-
-    def _check_data(self, data: Data, looked: Mapping[str, Looked], labels: bool) -> None:
-        dataset, findings = self.experiment.dataset, self.findings
-        check_inputs(looked, self.names, data.statistics.get("standardize"), findings)
-        check_finite_targets(looked, findings)
-        if labels:
-            loads = any(split.arrays is None for split in data.splits.values())
-            library = bool(dataset.transforms.base) or dataset.source() == "class"
-            check_loaded_labels(looked, findings, ignored=self._ignored(), whole_is_fine=loads and library)
-        leaks.check_repeats(looked, findings, labels=labels)
-        leaks.check_groups(data, findings)
-        leaks.check_files(self.parts, findings, self.seconds)
-        check_geometry(self.parts, findings, self.seconds, transformed=bool(dataset.transforms.base))
-        if dataset.table is not None and dataset.group is None:
-            leaks.check_ungrouped_columns(self._unnamed_columns(data), findings)
-        if "train" in data.splits:
-            leaks.check_answers(data.splits["train"], data.statistics.get("standardize"), self.names, findings)
-
-    def _ignored(self) -> int | None:
-        loss = self.experiment.training.loss
-        value = loss.arguments.get("ignore_index") if loss is not None else None
-        return int(value) if isinstance(value, int) else None
-
-    def _unnamed_columns(self, data: Data) -> dict[str, dict[str, list[str]]]:
-        """Cells of the columns that the experiment does not name, by column and split."""
-        table, dataset = self.experiment.dataset.table, self.experiment.dataset
-        assert table is not None
-        used = {*dataset.inputs, *dataset.targets}
-        cells: dict[str, dict[str, list[str]]] = {}
-        for name, split in data.splits.items():
-            file = getattr(table, name, None) or table.file
-            if file is None:
-                continue
-            path = self.experiment.base / file
-            if not path.is_file() and table.root is not None:
-                path = self.experiment.base / table.root / file
-            read = read_table(path, table.separator)
-            at = {line: place for place, line in enumerate(read.lines)}
-            for column, values in read.columns.items():
-                if column not in used:
-                    cells.setdefault(column, {})[name] = [str(values[at[line]]) for line in split.rows]
-        return cells
-
     def _check_other_folds(self, data: Data) -> None:
         """Classes that are missing from training in another fold; for labels in memory, where looking is cheap."""
         if "other folds" not in self.report.left_out or data.classes is None or data.fold_count is None:
@@ -212,15 +149,13 @@ class _Check:
             check_fold_classes(other, fold, self.findings)
         self.report.left_out["other folds"] += "; of the others only the classes"
 
-    # --- model --------------------------------------------------------------------------------------------------------
-
-    def _check_model(self, data: Data, looked: Mapping[str, Looked]) -> None:
+    def _check_model(self, place: Place) -> None:
         try:
             device = pick_device(self.experiment.run.device)
         except WeftError as error:
             self.findings.raised("device", "run.device", error)
             return
-        report = self.report
+        report, data = self.report, place.opened
         with reproducible(
             threads=threads_of(self.experiment, data),
             deterministic=self.experiment.training.deterministic,
@@ -229,12 +164,12 @@ class _Check:
             model = ModelCheck(
                 self.experiment,
                 data,
-                looked,
-                self.names,
+                place.looked,
+                place.names,
                 report.findings,
                 report.measured,
                 report.left_out,
-                self.fit_seconds,
+                self.patience.fitting,
             )
             report.estimates = model.run()
 
@@ -243,5 +178,9 @@ class _Check:
 _NO_TRAINING = ("not finite", "float labels", "bad items", "batch size", "no training split", "label values")
 
 
-def _finite_scales(scales: Sequence[Mapping[str, Any]]) -> bool:
-    return all(bool(torch.isfinite(torch.as_tensor(scale["mean"])).all()) for scale in scales)
+def prevents_training(report: CheckReport) -> bool:
+    """Whether what was found makes trying the model out useless; says so in the report."""
+    stop = [f.check for f in report.findings if f.severity == "error" and f.check in _NO_TRAINING]
+    if stop:
+        report.left_out["model"] = f"to be tried once this is mended: {stop[0]}"
+    return bool(stop)
