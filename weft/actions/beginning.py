@@ -85,7 +85,7 @@ def _discard(directory: RunDirectory, *, folder_too: bool) -> None:
         directory.experiment_file, directory.requirements, directory.data_file, directory.splits_file,
         directory.statistics_file, directory.history_file, directory.steps_file, directory.log_file,
         directory.summary_file, directory.result_file, directory.agreed_file, directory.scenario_file,
-        directory.ledger_file, directory.sites_profile_file, directory.own_history_file,
+        directory.ledger_file, directory.hub_file, directory.sites_profile_file, directory.own_history_file,
     ):  # fmt: skip
         file.unlink(missing_ok=True)
     if folder_too:

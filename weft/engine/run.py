@@ -141,7 +141,7 @@ class Run:
         participants, participant: how many take part, and which one this is (from 0).
         shares_directory: the participants are processes of one run; the first one writes for all.
         failures_tolerated: so many participants may have a loss that is not finite; they weigh nothing in that step.
-        on_saved: called after each save; drivers that keep journals clear them.
+        on_saving, on_saved: called before and after each save; drivers that keep journals clear them.
     """
 
     state: TrainingState
@@ -162,6 +162,7 @@ class Run:
     failures_tolerated: int = 0
     resumed: bool = False
     shards: Path | None = None  # where all processes write their parts of a sharded model; None: nowhere
+    on_saving: Callable[[], None] = lambda: None
     on_saved: Callable[[], None] = lambda: None
     pending: list[PendingLoss] = field(default_factory=list)
     reached: dict[str, list[nn.Parameter]] = field(default_factory=dict)  # by its last update, of each network
@@ -250,6 +251,7 @@ class Run:
 
     def save_state(self, state: dict[str, Any], *, best: bool = False) -> None:
         """Save a state of this boundary that has been made."""
+        self.on_saving()
         saved = self.checkpoints.save_last(state, self.state.position.step, best=best)
         self.saved()
         self._tell_saved(saved)

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -118,6 +118,17 @@ class Hub:
             f"federation.cohort.minimum_sites is {self.cohort.minimum_sites}",
             "resume the study when they are back",
         )
+
+    # --- what it remembers --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exchange depends on beside what is asked in it, for JSON: a study that goes on goes on with it."""
+        return {"usual": dict(self._usual), "left_out": sorted(self._left_out), "lost": sorted(self._lost)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._usual = {tag: float(size) for tag, size in state["usual"].items()}
+        self._left_out, self._lost = set(state["left_out"]), set(state["lost"])
 
     # --- an exchange --------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,7 @@ class Site:
         interruption: the flag that signals set.
         observers: who watches.
         names: of all sites that begin the study; by default those of its section.
+        saving: called with epoch and step before it saves its state.
     """
 
     def __init__(
@@ -68,10 +69,11 @@ class Site:
         threads: int,
         interruption: Interruption,
         observers: list[Observer],
+        saving: Callable[[int, int], None] = lambda epoch, step: None,
     ) -> None:
         assert study.federation is not None
         self.study, self.name, self.directory, self.resumed = study, name, directory, resumed
-        self.threads, self.interruption, self.observers = threads, interruption, observers
+        self.threads, self.interruption, self.observers, self._saving = threads, interruption, observers, saving
         self.names = sorted(names or study.federation.sites)
         self.number = self.names.index(name)
         self.experiment = site_experiment(study, name)
@@ -176,6 +178,7 @@ class Site:
 
     def _train(self, run: Run, *, skip_first: bool = False) -> Steps:
         assert self.study.federation is not None
+        run.on_saving = lambda: self._saving(run.state.position.epoch, run.state.position.step)
         run.on_saved = self._saved
         every = self.study.federation.cohort.compare_weights
         steps = with_digests(training(run), run, every, skip_first=skip_first)

@@ -38,6 +38,7 @@ from weft.federated.hub import Hub
 from weft.federated.joining import hello_of, settings_of
 from weft.federated.ledger import Ledger, away_before, read_ledger
 from weft.federated.profile import Profile
+from weft.federated.remembering import HubMemory
 from weft.federated.scenario import Scenario, load_scenario, write_scenario
 from weft.federated.simulation import Sites
 from weft.federated.site import Site, boundaries_in
@@ -179,6 +180,7 @@ class _Study:
             fingerprint(experiment), sorted(experiment.federation.sites), experiment.federation.cohort, self.ledger,
             settings=settings_of(experiment), screened=experiment.training.precision != "fp16",
         )  # fmt: skip
+        self.memory = HubMemory(directory, self.hub, keep=2 * max(experiment.run.keep_last, 3))
         self.names: list[str] = []  # of the sites that may begin
         self.back: set[str] = set()  # sites that were away when the others saved, and are back now
         self.watching: list[Observer] = []  # the study, through its first site
@@ -243,7 +245,7 @@ class _Study:
             first = name == self.names[0]
             site = Site(
                 self.experiment, name, own, names=self.names, resumed=self.resumed, threads=self.threads,
-                interruption=interruption,
+                interruption=interruption, saving=self.memory.note,
                 observers=[
                     self.profile.sites[name], *observers_of_site(self.experiment, name),
                     *(self.watching if first else []),
@@ -266,6 +268,7 @@ class _Study:
             away = away_before(rows, *boundary) & saved.keys()
             if all(boundary in saved[name] for name in saved if name not in away):
                 self.ledger.go_back(*boundary)
+                self.memory.go_back(*boundary)
                 return _Resuming(boundary, away)
         if not all(saved.values()):  # it begins anew
             self.ledger.go_back(0, 0)

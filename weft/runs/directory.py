@@ -58,6 +58,7 @@ class RunDirectory:
         self.left_file = path / "left.json"
         self.scenario_file = path / "scenario.yaml"
         self.ledger_file = path / "ledger.jsonl"
+        self.hub_file = path / "hub.json"
         self.own_history_file = path / "own.csv"
         self._lock = RunLock(path / _LOCK_NAME)
 
