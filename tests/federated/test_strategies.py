@@ -203,7 +203,7 @@ def test_rankdad_sends_no_more_parts_than_the_gradient_has() -> None:
     batches = random_batches({"a": [2], "b": [3]}, (5,), 2)
     sites = Sites(seeded(lambda: nn.Linear(5, 4)), lambda: rankDAD(None), _widened(batches))
     sites.run()
-    assert sites.sent == (2 + 3) * (5 + 4) * 8 + 2 * (4 + 2) * 8
+    assert sites.sent == (2 + 3) * (5 + 4) * 8 + 2 * (4 + 3) * 8
 
 
 def _widened(batches: dict) -> dict:
@@ -332,7 +332,7 @@ def test_rankdad_takes_deltas_of_convolutions_by_position() -> None:
     assert deltas is not None
     expected = 2 * model(inputs).detach()
     assert torch.allclose(deltas[0], expected.permute(0, 2, 3, 1).reshape(4, 12))
-    assert _received_by(strategy, model) == [(4, 12), (4, 36)]
+    assert _received_by(strategy, model) == [(4, 12), (4, 36), (1,)]  # the last: what belongs to them weighs
 
 
 def _received_by(strategy: Strategy, model: nn.Module) -> list[tuple[int, ...]]:

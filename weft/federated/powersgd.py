@@ -23,7 +23,8 @@ class PowerSGD(Strategy):
     next gradient (error feedback), so nothing is lost. Factors always have independent columns: where a gradient has
     none to offer, random ones take the place, so that a layer whose gradient was zero is not dead. Per step each site
     sends and receives 4 · rank · (n + m) bytes for a matrix (float32) where that is less than 4 · n · m, 4 bytes for
-    every other number, and 16.
+    every other number, and 32. Weights travel with both sums: a site that is lost in between counts in neither the
+    factors' mean nor its weight.
 
     Args:
         rank: of the factors.
@@ -67,12 +68,16 @@ class PowerSGD(Strategy):
             for key, factor in zip(wanted, sums, strict=False)
         }
         backward = {key: matrix.T @ left[key] for key, matrix in wanted.items()}
-        answer = (yield Sum(f"right factors {network}", list(backward.values()))) if wanted else []
-        told_right = dict(zip(wanted, answer, strict=True))
+        heard, told_right = total, dict[str, Tensor]()
+        if wanted:
+            *answer, told = yield Sum(f"right factors {network}", [*backward.values(), said])
+            heard, told_right = usable(gradients, told), dict(zip(wanted, answer, strict=True))
+            if heard == 0:  # who had items was lost in between
+                return
         rest = iter(sums[len(wanted) :])
         for key, tensor in zip(keys, gradients.tensors(), strict=True):
-            mean = left[key] @ told_right[key].T if key in wanted else next(rest)
-            tensor.copy_((mean * (gradients.scale / total)).reshape(tensor.shape))
+            summed, weight = (left[key] @ told_right[key].T, heard) if key in wanted else (next(rest), total)
+            tensor.copy_((summed * (gradients.scale / weight)).reshape(tensor.shape))
         for key, matrix in wanted.items():
             self.errors[key] = matrix - left[key] @ backward[key].T
             self.factors[key] = orthonormal(told_right[key], self._generator(key, step, "right"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class rankDAD(Strategy):
     effective rank). Biases and layers other than Linear and Conv1d/2d/3d travel as in dSGD.
 
     Per step each site sends at most 4 · rank · (n + m) bytes for a weight [n, m] (float32), 4 bytes for every other
-    number, and 16; it receives everybody's factors. A weight for which `rank` factors are no shorter travels whole.
+    number, and 24; it receives everybody's factors, and the weights that belong to them: a site that was lost since the
+    sum counts in neither. A weight for which `rank` factors are no shorter travels whole.
 
     Args:
         rank: most parts of a gradient that a site sends; None: as many as there are.
@@ -78,15 +80,23 @@ class rankDAD(Strategy):
             return
         pairs = [self._factors(parts[number], rows) for number, rows in zip(low, deltas, strict=True)]
         sent = [factor for pair in pairs for factor in pair]
-        factors = (yield Gather(f"factors {network}", sent)) if low else []
+        factors: list[Tensor] = []
+        heard = total
+        if low:
+            *factors, weights = yield Gather(f"factors {network}", [*sent, said[:1]])
+            heard = reduce(add, weights.tolist())  # in the order in which sums are taken
+            if heard == 0:  # who had items was lost since
+                for tensor in gradients.tensors():
+                    tensor.zero_()
+                return
         rest = iter(sums)
         for number, tensor in enumerate(gradients.tensors()):
             if number in low:
                 place = 2 * low.index(number)
-                mean = factors[place].T @ factors[place + 1]
+                summed, weight = factors[place].T @ factors[place + 1], heard
             else:
-                mean = next(rest)
-            tensor.copy_((mean * (gradients.scale / total)).reshape(tensor.shape))
+                summed, weight = next(rest), total
+            tensor.copy_((summed * (gradients.scale / weight)).reshape(tensor.shape))
 
     def _is_shortened(self, parameter: nn.Parameter) -> bool:
         if id(parameter) not in self._layers:
