@@ -227,7 +227,8 @@ def test_one_site_can_be_tried_out_alone(tmp_path: Path) -> None:
     folder = tmp_path / "output" / "local1" / "simulatorRun" / "tumours"
     for number, report in enumerate(reports):
         assert json.loads((folder / f"fold_{number}" / "logs.json").read_text()) == report
-        assert (folder / f"fold_{number}" / f"best.tumours-{number}.pt").is_file()
+        for file in (f"best.tumours-{number}.pt", f"latest.tumours-{number}.pt", "validation_log_1.png"):
+            assert (folder / f"fold_{number}" / file).is_file()
     with pytest.raises(UsageError, match="does not tell the arguments of site 2"):
         SiteRunner("alone", tmp_path, site_index=2)
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_site, write_sites
 from weft.engine import Together
 from weft.errors import ConfigError
+from weft.interop.coinstac.metrics import Prf1a
 from weft.interop.coinstac.running import SiteRun, UserCode
 from weft.interop.coinstac.scores import pooled_line
 
@@ -239,7 +240,9 @@ class WholePatients(Trainer):
 
     def save_predictions(self, dataset: Any, its: dict[str, Any]) -> dict[str, Any]:
         file = Path(self.state["outputDirectory"]) / "predictions.csv"
-        votes = its["prediction"]
+        votes = its["prediction"]()  # as the original's users must
+        assert torch.equal(votes, its["prediction"])
+        assert its["loss"]().mean() == its["loss"]
         with file.open("a", newline="") as handle:
             csv.writer(handle).writerow([dataset.indices[0][1], len(dataset), *its["place"].tolist()])
         score = self.new_metrics()
@@ -317,6 +320,37 @@ def test_a_checkpoint_has_every_network_and_optimizer(tmp_path: Path) -> None:
             nn.init.zeros_(parameter)
     runs[0].trainer.load_checkpoint(file)
     assert all(torch.equal(value, before[name]) for name, value in weights(runs[0]).items())
+
+
+def test_the_weights_of_the_last_epoch_can_be_had_beside_those_of_the_best(tmp_path: Path) -> None:
+    write_sites(tmp_path)
+    options = {"folder": tmp_path / "fold"}
+    (run,) = runs = [site_run(tmp_path, "local0", ["local0"], epochs=3, score_delta=10.0, options=options)]
+    assert train(runs)["local0"]["best_val_epoch"] == 1  # nothing improves by so much
+    best = weights(run)
+    with run.latest_weights():
+        latest = weights(run)
+    again = site_run(tmp_path, "local0", ["local0"], epochs=3, score_delta=0.0, patience=9, monitor_metric="never",
+                     metric_direction="maximize", code=UserCode(Rising, Patients))  # fmt: skip
+    assert train([again])["local0"]["best_val_epoch"] == 3
+    assert all(torch.equal(value, weights(again)[name]) for name, value in latest.items())
+    assert not torch.equal(best["networks.model.out.bias"], latest["networks.model.out.bias"])
+    assert all(torch.equal(value, best[name]) for name, value in weights(run).items())
+
+
+class Rise(Prf1a):
+    """Every further validation is better."""
+
+    times = 0
+
+    def never(self) -> float:
+        Rise.times += 1
+        return float(Rise.times)
+
+
+class Rising(Trainer):
+    def new_metrics(self) -> Rise:
+        return Rise()
 
 
 class Counting(TwoNetworks):

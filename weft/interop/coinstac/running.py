@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -320,7 +321,22 @@ class SiteRun:
             found |= {"test_metrics": book.line(), "test_sums": book.told()}
         return found
 
+    @contextmanager
+    def latest_weights(self) -> Iterator[None]:
+        """The trainer's networks have the weights of the last epoch meanwhile, where it has trained."""
+        assert self.run is not None
+        model, last = self.run.state.model, self._store.load_last()
+        if last is None or self.cache["mode"] != Mode.TRAIN:
+            yield
+            return
+        scored = {name: value.clone() for name, value in model.state_dict().items()}
+        model.load_state_dict(last["model"])
+        try:
+            yield
+        finally:
+            model.load_state_dict(scored)
 
-def site_steps(site: SiteRun) -> Steps:
-    """The generator of a site's part in a fold; see `SiteRun`."""
-    return site.steps()
+
+def names_of_states(cache: Mapping[str, Any], fold: str) -> dict[str, str]:
+    """Files of a fold's weights, by the names that users look them up under."""
+    return {f"{which}_nn_state": f"{which}.{cache['task_id']}-{fold}.pt" for which in ("best", "latest")}

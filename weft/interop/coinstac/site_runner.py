@@ -10,10 +10,11 @@ from typing import Any
 from weft.engine import drive_alone
 from weft.engine.seeding import outer_randomness_kept, set_random_state
 from weft.errors import UsageError
+from weft.interop.coinstac import records
 from weft.interop.coinstac.arguments import cached_arguments
 from weft.interop.coinstac.dataset import COINNDataset
 from weft.interop.coinstac.handle import COINNDataHandle
-from weft.interop.coinstac.running import SiteRun, UserCode
+from weft.interop.coinstac.running import SiteRun, UserCode, names_of_states
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.runs.files import write_atomically
 
@@ -68,14 +69,23 @@ class SiteRunner:
         for fold, file in cache["splits"].items():
             place = folder / str(cache["task_id"]) / f"fold_{fold}"
             place.mkdir(parents=True, exist_ok=True)
-            told = {**cache, "split_ix": fold, "split_file": file, "log_dir": str(place)}
+            told = {
+                **cache,
+                "split_ix": fold,
+                "split_file": file,
+                "log_dir": str(place),
+                **names_of_states(cache, fold),
+            }
             site = SiteRun(code, cache=told, input={}, state=state, site=self.name, sites=[self.name], **further)
             try:
                 with outer_randomness_kept():
                     set_random_state(site.first_randomness())
                     drive_alone(site.steps())
                 reports.append(site.report())
-                site.trainer.save_checkpoint(place / f"best.{cache['task_id']}-{fold}.pt")
+                site.trainer.save_checkpoint(place / told["best_nn_state"])
+                with site.latest_weights():
+                    site.trainer.save_checkpoint(place / told["latest_nn_state"])
+                records.write_logs(place, reports[-1]["log_header"], reports[-1])
                 write_atomically(place / "logs.json", json.dumps(reports[-1], indent=1).encode())
             finally:
                 site.close()

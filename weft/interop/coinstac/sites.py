@@ -15,7 +15,7 @@ from weft.errors import MessageRefused
 from weft.interop.coinstac import io, records
 from weft.interop.coinstac.config.keys import Phase
 from weft.interop.coinstac.hub import MESSAGE, checked_name, read_file
-from weft.interop.coinstac.running import SiteRun, UserCode
+from weft.interop.coinstac.running import SiteRun, UserCode, names_of_states
 from weft.interop.coinstac.splitting import prepare_splits, read_split
 from weft.interop.coinstac.storing import LIVE, without_live
 from weft.interop.coinstac.turns import Turns
@@ -88,6 +88,7 @@ class SiteCalls:
         told = self._told_of_fold()
         self.cache.update(told["cache"], weft=told["weft"])
         self.cache["split_file"] = self.cache["splits"][self.cache["split_ix"]]
+        self.cache |= names_of_states(self.cache, self.cache["split_ix"])
         folder = self.store.fold(self.cache["split_ix"])
         if folder.exists():  # begun by a process that died before it had asked anything
             shutil.rmtree(folder)
@@ -168,11 +169,12 @@ class SiteCalls:
             self.out["weft"] = {"number": live.turns.waiting, "file": MESSAGE}
 
     def _end_fold(self, site: SiteRun) -> None:
-        """Keep the weights of the best epoch, and tell what came out."""
+        """Keep the weights of the best epoch and of the last one, and tell what came out."""
         report = site.report()
-        name, fold = self.cache["task_id"], self.cache["split_ix"]
         folder = self._log_dir()
-        site.trainer.save_checkpoint(str(folder / f"best.{name}-{fold}.pt"))
+        site.trainer.save_checkpoint(str(folder / self.cache["best_nn_state"]))
+        with site.latest_weights():
+            site.trainer.save_checkpoint(str(folder / self.cache["latest_nn_state"]))
         content = {**io.plain(without_live(site.cache)), **{key: report[key] for key in report if key != "test_sums"}}
         write_atomically(folder / "logs.json", json.dumps(content, indent=1).encode())
         self.out["phase"] = Phase.NEXT_RUN_WAITING

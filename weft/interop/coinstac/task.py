@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from weft.data import Batch
 from weft.engine.run import Run
 from weft.errors import DataError, UsageError
+from weft.interop.coinstac.collected import one_loss
 from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.metrics import COINNMetrics
@@ -115,6 +116,8 @@ class COINNTask(Task):
             )
         it: dict[str, Any] = found[0]
         self.sent = found[1]
+        if "loss" in it:
+            it["loss"] = one_loss(it["loss"])
         self._require_loss(it)
         return it
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from weft.errors import CheckpointError, ConfigError
 from weft.interop.coinstac.arguments import OWN, within
+from weft.interop.coinstac.collected import CollectedList, mean_of, side_by_side
 from weft.interop.coinstac.dataset import base_directory
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.runs.files import write_atomically
@@ -112,7 +113,9 @@ class COINNTrainer:
                 network.to(self.device["gpu"])
 
     def reduce_iteration(self, its: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """What several iterations returned, as one: scores added up, tensors side by side, the loss a mean."""
+        """What several iterations returned, as one: scores added up, tensors side by side, the loss a mean. All but
+        scores may also be called, as in the original: `its["prediction"]()`; the loss is then that of each iteration.
+        """
         found: dict[str, Any] = {}
         for key in its[0] if its else ():
             values = [it[key] for it in its]
@@ -123,11 +126,9 @@ class COINNTrainer:
                     total.accumulate(value)
                 found[key] = total
             elif key == "loss":
-                found[key] = torch.stack([torch.as_tensor(value).detach() for value in values]).mean()
-            elif isinstance(first, Tensor):
-                found[key] = torch.cat([value.detach() if value.ndim else value.detach()[None] for value in values])
+                found[key] = mean_of(values)
             else:
-                found[key] = values
+                found[key] = side_by_side(values) if isinstance(first, Tensor) else CollectedList(values)
         return found
 
     def save_checkpoint(self, file_path: str | Path, src: str = _SOURCE) -> None:
