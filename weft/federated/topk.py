@@ -14,16 +14,17 @@ from weft.engine.collectives import Answer
 from weft.errors import UsageError
 from weft.federated.means import all_finite
 from weft.federated.rounding import rounded
-from weft.federated.wrapping import Wrapper, is_exact
+from weft.federated.scaffold import SCAFFOLD
+from weft.federated.wrapping import Wrapper, innermost, is_exact
 
 
 class TopK(Wrapper):
     """Top-k sparsification with error feedback (Stich et al., 2018, "Sparsified SGD with Memory", arXiv:1809.07599).
 
     Of each tensor that is summed, only the largest numbers are sent; what is left out stays at the site and is added
-    to what it sends next. Weights, counts and what is gathered travel whole. A site sends 8 bytes for each of
-    `share` · parameters (float32: the number and its place) per step or round, and receives up to as many times
-    that as there are sites.
+    to what it sends next. Weights, counts and what is gathered travel whole, as does a round in which SCAFFOLD's mean
+    begins anew. A site sends 8 bytes for each of `share` · parameters (float32: the number and its place) per step or
+    round, and receives up to as many times that as there are sites.
 
     Args:
         strategy: whose exchanges they are.
@@ -54,7 +55,10 @@ class TopK(Wrapper):
             for tensor, kept in zip(collective.tensors, before, strict=True)
         ]
         numbers = collective.encoding.numbers  # with what waited, numbers may have more bits than the strategy sends
-        tensors = [tensor if is_exact(tensor) else rounded(self._largest(tensor), numbers) for tensor in wanted]
+        inner = innermost(self.strategy)
+        whole = isinstance(inner, SCAFFOLD) and bool(inner.renewed)  # else most of its mean would be nothing for long
+        thinned = wanted if whole else [tensor if is_exact(tensor) else self._largest(tensor) for tensor in wanted]
+        tensors = [tensor if is_exact(tensor) else rounded(tensor, numbers) for tensor in thinned]
         self._next[collective.tag] = [whole - part for whole, part in zip(wanted, tensors, strict=True)]
         return replace(collective, tensors=tensors, encoding=replace(collective.encoding, sparse=True))
 
