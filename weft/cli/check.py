@@ -33,7 +33,7 @@ def check(
     Nothing is trained or written. Every finding says what, where, the evidence, and what to do.
     """
     with looking():
-        from weft.actions import check as action
+        from weft.federated.checking import check as action
 
         report = action(file, overrides or (), thorough=thorough)
     print_verdict(report, _print, json=json)

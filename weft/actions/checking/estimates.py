@@ -50,24 +50,32 @@ def estimate(
     Returns:
         {"memory": {part: bytes}, "disk": {part: bytes}, "time": {part: seconds}}.
     """
-    memory = _memory(experiment, run, data, measured)
-    disk = _disk(experiment, run)
-    _check_room(memory, disk, findings, measured)
-    return {"memory": memory, "disk": disk, "time": _time(experiment, run, looked, measured)}
+    memory = memory_of(experiment, run, [data], measured)
+    disk = disk_of(experiment, run)
+    check_room(memory, disk, findings, measured)
+    batches = {split: len(scored.loader) for split, scored in run.splits.items()}
+    loading = {split: seen.seconds_per_item * len(seen.split) for split, seen in looked.items()}
+    trained = len(run.train) if run.train is not None else 0
+    time = time_of(experiment, Work(run.steps_per_epoch, trained, batches, loading), measured)
+    return {"memory": memory, "disk": disk, "time": time}
 
 
-def _memory(experiment: Experiment, run: Run, data: Data, measured: Measured) -> dict[str, int]:
+def memory_of(experiment: Experiment, run: Run, data: Sequence[Data], measured: Measured) -> dict[str, int]:
+    """Bytes of each part, where several such runs live in one process, each on data of its own, and take turns."""
     state = run.state
     parameters = size_of(list(state.model.parameters()))
     trained = size_of([parameter for parameter in state.model.parameters() if parameter.requires_grad])
-    parts = {
+    own = {
         "parameters": parameters + size_of(list(state.model.buffers())),
         "gradients": trained,
         "optimizer": sum(size_of(optimizer.state) for optimizer in state.optimizers.values()),
         "moving_average": parameters if state.average is not None else 0,
-        "kept_for_backward": measured.kept,
         "checkpoint": _state_size(run) if experiment.run.checkpoint_async else 0,
-        "data": sum(size_of(split.arrays) for split in data.splits.values()),
+    }
+    parts = {
+        **{name: bytes_of_one * len(data) for name, bytes_of_one in own.items()},
+        "kept_for_backward": measured.kept,
+        "data": sum(size_of(split.arrays) for part in data for split in part.splits.values()),
     }
     parts["total"] = sum(parts.values()) + (_PROCESS if run.plan.device.type == "cpu" else 0)
     if measured.peak is not None:
@@ -75,10 +83,12 @@ def _memory(experiment: Experiment, run: Run, data: Data, measured: Measured) ->
     return parts
 
 
-def _disk(experiment: Experiment, run: Run) -> dict[str, int]:
+def disk_of(experiment: Experiment, run: Run, *, runs: int = 1, keep_last: int | None = None) -> dict[str, int]:
+    """Bytes of each part of so many run directories, each of which keeps `keep_last` states."""
     weights, whole = size_of(run.state.model.state_dict()), _state_size(run)
-    kept = (experiment.run.keep_last + 1) * whole + experiment.run.keep_best * weights  # one is being written
-    parts = {"checkpoints": kept, "weights": weights, "files": _FIXED_FILES}
+    states = (experiment.run.keep_last if keep_last is None else keep_last) + 1  # one is being written
+    kept = states * whole + experiment.run.keep_best * weights
+    parts = {"checkpoints": runs * kept, "weights": runs * weights, "files": runs * _FIXED_FILES}
     parts["total"] = sum(parts.values())
     parts["free"] = shutil.disk_usage(existing(experiment.path(experiment.run.output))).free
     return parts
@@ -96,32 +106,52 @@ def existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
-def _time(experiment: Experiment, run: Run, looked: Mapping[str, Looked], measured: Measured) -> dict[str, float | int]:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to do.
+
+    Args:
+        steps_per_epoch: optimizer steps.
+        trained: batches of training of an epoch, of all who train.
+        scored: batches of each split.
+        loading: seconds that loading each split takes.
+    """
+
+    steps_per_epoch: int
+    trained: int
+    scored: Mapping[str, int]
+    loading: Mapping[str, float]
+
+
+def time_of(experiment: Experiment, work: Work, measured: Measured) -> dict[str, float | int]:
+    """Seconds of a step, an epoch and all of it."""
     training = experiment.training
-    batches = len(run.train) if run.train is not None else 0
-    loading = {split: seen.seconds_per_item * len(seen.split) for split, seen in looked.items()}
-    train = batches * measured.step + loading.get("train", 0.0)
+    train = work.trained * measured.step + work.loading.get("train", 0.0)
     scoring = {
-        split: len(scored.loader) * measured.evaluation + loading.get(split, 0.0)
-        for split, scored in run.splits.items()
+        split: batches * measured.evaluation + work.loading.get(split, 0.0) for split, batches in work.scored.items()
     }
     validation = scoring.get("validation", 0.0)
-    steps_per_epoch = max(run.steps_per_epoch, 1)
-    epochs = training.epochs
-    if training.steps is not None:
-        epochs = min(epochs, -(-training.steps // steps_per_epoch))
+    steps_per_epoch = max(work.steps_per_epoch, 1)
+    epochs = epochs_of(experiment, steps_per_epoch)
     total = epochs * train + -(-epochs // training.evaluate_every) * validation + sum(scoring.values())
     return {
         "seconds_per_step": measured.step,
-        "steps_per_epoch": run.steps_per_epoch,
+        "steps_per_epoch": work.steps_per_epoch,
         "epochs": epochs,
         "epoch": train + validation / training.evaluate_every,
         "total": total,
-        "loading_share": sum(loading.values()) / max(train + sum(scoring.values()), 1e-9),
+        "loading_share": sum(work.loading.values()) / max(train + sum(scoring.values()), 1e-9),
     }
 
 
-def _check_room(memory: Mapping[str, int], disk: Mapping[str, int], findings: Findings, measured: Measured) -> None:
+def epochs_of(experiment: Experiment, steps_per_epoch: int) -> int:
+    """How many epochs are begun."""
+    training = experiment.training
+    return training.epochs if training.steps is None else min(training.epochs, -(-training.steps // steps_per_epoch))
+
+
+def check_room(memory: Mapping[str, int], disk: Mapping[str, int], findings: Findings, measured: Measured) -> None:
+    """What does not fit becomes a finding."""
     if disk["total"] > disk["free"]:
         findings.error(
             "disk", "run.output", f"the run will write about {size(disk['total'])}, but {size(disk['free'])} are free",

@@ -84,6 +84,7 @@ class CheckReport:
         looked_at: split to how many items were looked at, of how many, and their shapes.
         measured: what the probes of the model measured, e.g. the loss at the start.
         estimates: memory, disk and time that training will take.
+        study: of a study, what its sites have and send.
         left_out: checks that were not made, with the reason.
         seconds: how long the check took.
     """
@@ -93,6 +94,7 @@ class CheckReport:
     looked_at: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     estimates: dict[str, Any] = field(default_factory=dict)
+    study: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -117,6 +119,7 @@ class CheckReport:
             "looked_at": self.looked_at,
             "measured": self.measured,
             "estimates": self.estimates,
+            **({"study": self.study} if self.study else {}),
             "left_out": self.left_out,
             "seconds": round(self.seconds, 3),
         }

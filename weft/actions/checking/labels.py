@@ -12,7 +12,7 @@ from weft.actions.checking.samples import Looked
 from weft.data import Data
 
 _IMBALANCE = 10.0  # the largest class by the smallest, from which on it is worth a warning
-_MOST_CLASSES = 1000
+MOST_CLASSES = 1000
 
 
 def check_finite_targets(looked: Mapping[str, Looked], findings: Findings) -> None:
@@ -126,7 +126,7 @@ def check_classes(
         compensated: what makes up for rare classes (a sampler, weights of the loss), None for nothing.
     """
     counts = class_counts(looked, len(names))
-    if not counts or len(names) > _MOST_CLASSES:
+    if not counts or len(names) > MOST_CLASSES:
         return
     total = [sum(column) for column in zip(*counts.values())]
     complete = all(looked[split].complete for split in counts)
@@ -147,7 +147,7 @@ def check_classes(
     for split, amounts in counts.items():
         _check_missing(split, looked[split], amounts, total, names, maps, findings)
     if "train" in counts and not maps:
-        _check_balance(counts["train"], names, compensated, findings)
+        check_balance(counts["train"], names, compensated, findings)
 
 
 def _check_missing(
@@ -203,7 +203,18 @@ def check_fold_classes(data: Data, fold: int, findings: Findings) -> None:
         )
 
 
-def _check_balance(amounts: Sequence[int], names: Sequence[str], compensated: str | None, findings: Findings) -> None:
+def check_balance(
+    amounts: Sequence[int], names: Sequence[str], compensated: str | None, findings: Findings, where: str = "train"
+) -> None:
+    """Classes that are rare among the training items.
+
+    Args:
+        amounts: items of each class.
+        names: of the classes.
+        compensated: what makes up for it, None for nothing.
+        findings: goes in here.
+        where: the items are.
+    """
     present = {name: amount for name, amount in zip(names, amounts) if amount}
     if len(present) < 2:
         return
@@ -222,7 +233,7 @@ def _check_balance(amounts: Sequence[int], names: Sequence[str], compensated: st
     findings.report(
         "note" if compensated else "warning",
         "class imbalance",
-        "train",
+        where,
         f"class '{commonest}' has {present[commonest]:,} items, class '{rarest}' {present[rarest]:,} "
         f"({ratio:.0f} times "
         f"fewer); saying '{commonest}' always is right in {share:.0%}" + (f"; {compensated}" if compensated else ""),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from weft.actions.checking.samples import Looked
 from weft.data import Data, SplitData
 from weft.data.parts import Part
 
-_GRAVE = 0.01  # share of a split's items (more than one) in another split, from which on its scores mean nothing
-_BY_CHANCE = 0.05  # expected coincidences, as a share of those found, from which on chance explains them
+GRAVE = 0.01  # share of a split's items (more than one) in another split, from which on its scores mean nothing
+BY_CHANCE = 0.05  # expected coincidences, as a share of those found, from which on chance explains them
 _PIECE = 1 << 20
 _LOOKS_LIKE_GROUP = re.compile(
     r"(^|_)(patient|subject|participant|person|donor|animal|mouse|rat|family|case|record)s?(_?(id|no|nr|name|number|key|code))?$",
@@ -38,17 +38,17 @@ def check_repeats(looked: Mapping[str, Looked], findings: Findings, *, labels: b
         findings: goes in here.
         labels: whether targets are classes.
     """
-    hashes = {split: _item_hashes(seen) for split, seen in looked.items()}
-    found = {pair: _common(hashes, looked, *pair) for pair in combinations(hashes, 2)}
+    hashes = {split: item_hashes(seen) for split, seen in looked.items()}
+    found = {pair: common_samples(hashes, *pair) for pair in combinations(hashes, 2)}
     for (first, second), common in found.items():
         if common:
-            _report_common(looked[first], looked[second], common, hashes, findings)
+            _report_common(looked[first], looked[second], common, findings)
     train = looked.get("train")
     if train is not None:
         _check_duplicates(train, hashes["train"], findings, labels=labels)
 
 
-def _item_hashes(seen: Looked) -> Any:
+def item_hashes(seen: Looked) -> Any:
     """A hash for each sample; 0 for those that hold one value everywhere: empty images are no copies of each other."""
     if not seen.inputs or not seen.inputs[0].hashes:
         return np.empty(0, np.uint64)
@@ -62,16 +62,14 @@ def _item_hashes(seen: Looked) -> Any:
     return total
 
 
-def _common(hashes: Mapping[str, Any], looked: Mapping[str, Looked], first: str, second: str) -> list[tuple[int, int]]:
+def common_samples(hashes: Mapping[str, Any], first: str, second: str) -> list[tuple[int, int]]:
     """Samples of two splits with the same content, as pairs of their numbers; each sample of the second once."""
     at = {value: sample for sample, value in reversed(list(enumerate(hashes[first].tolist()))) if value}
     shared = np.flatnonzero(np.isin(hashes[second], hashes[first])).tolist()
     return [(at[value], sample) for sample in shared if (value := int(hashes[second][sample])) in at]
 
 
-def _report_common(
-    first: Looked, second: Looked, common: Sequence[tuple[int, int]], hashes: Mapping[str, Any], findings: Findings
-) -> None:
+def _report_common(first: Looked, second: Looked, common: Sequence[tuple[int, int]], findings: Findings) -> None:
     names = first.split.name, second.split.name
     items = len({second.owners[sample] for _, sample in common})
     share = items / max(second.items, 1)
@@ -83,7 +81,7 @@ def _report_common(
         "share": share,
     }
     expected = chance_of_repeats(first, second)
-    if expected >= _BY_CHANCE * len(common):
+    if expected >= BY_CHANCE * len(common):
         findings.note(
             "same item in two splits",
             f"{names[0]}, {names[1]}",
@@ -93,7 +91,7 @@ def _report_common(
         )
         return
     findings.report(
-        "error" if share >= _GRAVE and items > 1 else "warning",
+        "error" if share >= GRAVE and items > 1 else "warning",
         "same item in two splits",
         f"{names[0]}, {names[1]}",
         message,
@@ -129,7 +127,7 @@ def _check_duplicates(seen: Looked, hashes: Any, findings: Findings, *, labels: 
     if not repeated:
         return
     extra = int(sum(n - 1 for value, n in zip(values, amounts) if n > 1 and value))
-    by_chance = chance_of_repeats(seen) >= _BY_CHANCE * extra
+    by_chance = chance_of_repeats(seen) >= BY_CHANCE * extra
     if by_chance:
         return
     findings.report(
@@ -191,18 +189,35 @@ def check_files(parts: Mapping[str, Part], findings: Findings, seconds: float) -
         findings: goes in here.
         seconds: how long to go on reading.
     """
+    for first, second, message in same_files(parts, seconds, lambda one, other: one != other):
+        _report_file(first, second, message, findings)
+
+
+def same_files(
+    parts: Mapping[str, Part], seconds: float, apart: Callable[[str, str], bool]
+) -> Iterator[tuple[tuple[str, str], tuple[str, str], str]]:
+    """Inputs that are the same file, by name or content, in two parts; only files of equal size are read.
+
+    Args:
+        parts: by name.
+        seconds: how long to go on reading.
+        apart: whether two parts, given by name, should have none in common.
+
+    Yields:
+        name of the part and case of both, and what is the same, in words.
+    """
     owners: dict[Path, tuple[str, str]] = {}
     sizes: dict[int, list[Path]] = {}
-    for split, part in parts.items():
+    for name, part in parts.items():
         for column in path_columns(part):
             if column.role == "target":
                 continue  # masks may well be alike
             for case, value in zip(part.cases, column.values):
                 path = Path(value).resolve()
-                if path in owners and owners[path][0] != split:
-                    _report_file(owners[path], (split, case), f"the same file, {path.name}", findings)
+                if path in owners and apart(owners[path][0], name):
+                    yield owners[path], (name, case), f"the same file, {path.name}"
                 elif path not in owners and path.is_file():
-                    owners[path] = split, case
+                    owners[path] = name, case
                     sizes.setdefault(path.stat().st_size, []).append(path)
     end = time.monotonic() + seconds
     for paths in sizes.values():
@@ -213,8 +228,8 @@ def check_files(parts: Mapping[str, Part], findings: Findings, seconds: float) -
             if time.monotonic() > end:
                 return
             earlier = by_content.setdefault(_digest(path), path)
-            if owners[earlier][0] != owners[path][0] and not _is_one_value(path):
-                _report_file(owners[earlier], owners[path], f"{earlier.name} and {path.name} are equal", findings)
+            if apart(owners[earlier][0], owners[path][0]) and not _is_one_value(path):
+                yield owners[earlier], owners[path], f"{earlier.name} and {path.name} are equal"
 
 
 def _report_file(first: tuple[str, str], second: tuple[str, str], message: str, findings: Findings) -> None:
@@ -244,6 +259,11 @@ def _is_one_value(path: Path) -> bool:
         return len(set(stream.read(_PIECE))) <= 1
 
 
+def looks_like_group(column: str) -> bool:
+    """Whether a column's name is one of patients or the like."""
+    return _LOOKS_LIKE_GROUP.search(column) is not None
+
+
 def check_ungrouped_columns(cells: Mapping[str, Mapping[str, Sequence[str]]], findings: Findings) -> None:
     """A column that looks like one of patients or the like, which nobody named as `group`, in two splits.
 
@@ -253,7 +273,7 @@ def check_ungrouped_columns(cells: Mapping[str, Mapping[str, Sequence[str]]], fi
     """
     for name, by_split in cells.items():
         together = [cell for values in by_split.values() for cell in values]
-        if not _LOOKS_LIKE_GROUP.search(name) or len(set(together)) in (1, len(together)):
+        if not looks_like_group(name) or len(set(together)) in (1, len(together)):
             continue
         for first, second in combinations(by_split, 2):
             shared = sorted(set(by_split[first]) & set(by_split[second]))

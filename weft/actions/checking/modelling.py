@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,9 +86,13 @@ class ModelCheck:
             measured = self._steps(trial, batches)
             if measured is None:
                 return {}
-            estimates = estimate(self.experiment, self.data, trial, self.looked, measured, self.findings)
+            estimates = self.estimates(trial, measured)
         self._overfit(trial, batches[0])
         return estimates
+
+    def estimates(self, trial: Run, measured: Measured) -> dict[str, Any]:
+        """Memory, disk and time; what does not fit becomes a finding."""
+        return estimate(self.experiment, self.data, trial, self.looked, measured, self.findings)
 
     def _guarded(self, what: str, function: Any) -> Any:
         """The result of a function; None where it raises, which becomes a finding with the layer where it broke."""
@@ -191,14 +195,12 @@ class ModelCheck:
             if fits:
                 fits = check_label_range(self.looked, answers, self.findings, ignored=ignored)
             names = known or [str(number) for number in range(answers)]
-            check_classes(
-                self.looked,
-                names,
-                self.findings,
-                maps=isinstance(task, Segmentation),
-                compensated=self._compensated(loss),
-            )
+            self.judge_classes(names, maps=isinstance(task, Segmentation), compensated=self._compensated(loss))
         return fits
+
+    def judge_classes(self, names: Sequence[str], *, maps: bool, compensated: str | None) -> None:
+        """Whether every class can be learned and scored; see `check_classes`."""
+        check_classes(self.looked, names, self.findings, maps=maps, compensated=compensated)
 
     def _compare_outputs(self, given: int, wanted: int, *, single: bool = False) -> bool:
         if given == wanted or (single and given == 1 and wanted == 2):
@@ -226,25 +228,31 @@ class ModelCheck:
 
     def _check_single_sample(self, trial: Run, model: nn.Module, batch: Batch) -> None:
         """A last batch of one sample, where batch normalisation cannot work with one."""
-        training, items = self.experiment.training, len(self.data.splits["train"])
-        alone = (
-            items % training.items_per_batch == 1
+        training = self.experiment.training
+        alone = {
+            place: items for place, items in self.training_items().items()
+            if items % training.items_per_batch == 1
             and not training.drop_last
             and "train" not in self.experiment.dataset.samplers
-        )
+        }  # fmt: skip
         if not alone or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
             return
         try:
             forward(trial, model, narrowed(batch, [0]))
         except Exception as error:  # torch says ValueError, other layers something else
-            self.findings.error(
-                "batch of one",
-                "training.batch_size",
-                f"the last batch of each epoch has one item ({items} items in batches of "
-                f"{training.items_per_batch}), and the model "
-                f"cannot train on one: {error}",
-                "set training.drop_last: true, or another batch_size",
-            )
+            for place, items in alone.items():
+                self.findings.error(
+                    "batch of one",
+                    f"{place}training.batch_size",
+                    f"the last batch of each epoch has one item ({items} items in batches of "
+                    f"{training.items_per_batch}), and the model "
+                    f"cannot train on one: {error}",
+                    "set training.drop_last: true, or another batch_size",
+                )
+
+    def training_items(self) -> dict[str, int]:
+        """How many items make an epoch; by what stands before the key in a finding, which is nothing in one place."""
+        return {"": len(self.data.splits["train"])}
 
     def _check_unused(self, trial: Run, batch: Batch) -> None:
         """Inputs that do not change the outputs."""

@@ -26,11 +26,17 @@ from weft.tasks import Classification, Regression, Segmentation, Task
 SUPERVISED = (Classification, Regression, Segmentation)
 
 
-def build_trial(experiment: Experiment, data: Data) -> Run:
-    """A run of the experiment that loads in this process, is not compiled and writes nothing."""
+def build_trial(experiment: Experiment, data: Data, **settings: Any) -> Run:
+    """A run of the experiment that loads in this process, is not compiled and writes nothing.
+
+    Args:
+        experiment: resolved.
+        data: opened.
+        settings: more of `weft.engine.build_run`.
+    """
     training = experiment.training.model_copy(update={"compile": False})
     running = experiment.run.model_copy(update={"num_workers": 0, "processes": 1, "observers": [], "cache": "none"})
-    return build_run(experiment.model_copy(update={"training": training, "run": running}), data)
+    return build_run(experiment.model_copy(update={"training": training, "run": running}), data, **settings)
 
 
 def first_batches(run: Run, most: int) -> list[Batch]:
