@@ -78,7 +78,7 @@ class Twice(Trainer):
 
 
 class OwnLoop(Trainer):
-    def training_iteration_local(self, i: int, batch: Any) -> Any:
+    def evaluation(self, **kw: Any) -> Any:
         return {}
 
 
@@ -90,7 +90,7 @@ class OwnLoop(Trainer):
         (NoOptimizer, "_init_optimizer made no optimizer"),
         (Elsewhere, "optimizer 'sgd' trains a parameter that belongs to no network"),
         (Twice, "optimizers 'one' and 'two' train one parameter"),
-        (OwnLoop, "OwnLoop.training_iteration_local would not be called"),
+        (OwnLoop, "OwnLoop.evaluation would not be called"),
     ],
 )
 def test_a_trainer_that_cannot_work_is_told(tmp_path: Path, kind: type[Trainer], message: str) -> None:

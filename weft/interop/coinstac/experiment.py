@@ -74,10 +74,11 @@ def as_experiment(
     seed: int,
     every_step: bool,
     own_learner: bool = False,
+    own_iteration: bool = False,
 ) -> Experiment:
     """The experiment that a site's arguments describe; model and task are put in when they are made.
 
-    A learner of the user's own takes the batches of a step apart itself.
+    A learner of the user's own takes the batches of a step apart itself; a `training_iteration_local` counts them.
     """
     arguments = {name: handle.loader_arguments(name) for name in SPLITS}
     train = arguments["train"]
@@ -91,7 +92,8 @@ def as_experiment(
     if train.get("shuffle") is False and "train" in splits:
         samplers.setdefault("train", SequentialSampler(range(len(splits["train"]))))
     accumulate = int(cache["local_iterations"])
-    batch, accumulate = (batch * accumulate, 1) if own_learner else (batch, accumulate)
+    batch = batch * accumulate if own_learner else batch
+    accumulate = 1 if own_learner or own_iteration else accumulate
     device = pick_device(cache, handle.site)
     return Experiment.model_validate(
         {

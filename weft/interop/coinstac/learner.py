@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from weft.interop.coinstac.config import avg_grads_file, grads_file
+from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.utils.tensorutils import Array, load_arrays, save_arrays
 
 
@@ -16,12 +17,16 @@ class COINNLearner:
 
     Subclasses override what differs. What they save goes through files in the site's folders, as in the original:
     whatever `to_reduce` returns beside the iteration travels to the reducer, values as they are and, where a value is
-    the name of a file in `transferDirectory`, the arrays in it. The reducer's answer is in `input`, its files in
-    `baseDirectory`, when `step` is called.
+    the name of a file in `transferDirectory`, the arrays in it. The reducer is called where all sites say
+    `"reduce": True`; its answer is in `input`, its files in `baseDirectory`, and `step` is called where it says
+    `"update": True`.
 
     Args:
         trainer: the site's.
-        mp_pool: not needed: kept for the signature.
+        mp_pool: `map` and `starmap`, in this process.
+
+    Attributes:
+        global_modes: what this site does, by its name.
     """
 
     def __init__(self, trainer: Any = None, mp_pool: Any = None, **kw: Any) -> None:
@@ -29,6 +34,7 @@ class COINNLearner:
         self.cache, self.state = trainer.cache, trainer.state
         self.input: dict[str, Any] = dict(trainer.input)
         self.device = trainer.device["gpu"]
+        self.global_modes = {str(self.state.get("clientId", "local0")): Mode.TRAIN}
         self.dtype = f"float{self.cache.get('precision_bits', 32)}"
 
     def trained(self) -> list[torch.nn.Parameter]:

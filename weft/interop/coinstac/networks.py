@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from weft.errors import ConfigError
+from weft.interop.coinstac.overrides import is_overridden
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
 
@@ -25,7 +26,13 @@ class COINNModel(nn.Module):
         super().__init__()
         trainer.nn.clear()
         trainer.optimizer.clear()
-        called(trainer, "_init_nn_model", trainer._init_nn_model)
+        if is_overridden(trainer, COINNTrainer, "init_nn"):
+            called(
+                trainer, "init_nn", trainer.init_nn, init_model=True, init_optim=True, set_devices=True,
+                init_weights=True,
+            )  # fmt: skip
+        else:
+            called(trainer, "_init_nn_model", trainer._init_nn_model)
         if not trainer.nn:
             raise ConfigError(f"{file_of(trainer)}: _init_nn_model made no network", 'write: self.nn["model"] = …')
         for name, network in trainer.nn.items():
@@ -36,7 +43,8 @@ class COINNModel(nn.Module):
                 )
         for network in trainer.nn.values():
             network.to(trainer.device["gpu"])
-        called(trainer, "_init_nn_weights", trainer._init_nn_weights, init_weights=True)
+        if not is_overridden(trainer, COINNTrainer, "init_nn"):
+            called(trainer, "_init_nn_weights", trainer._init_nn_weights, init_weights=True)
         self.networks = nn.ModuleDict({_plain(name): network for name, network in trainer.nn.items()})
 
     def forward(self, *inputs: Any) -> Any:
@@ -91,8 +99,9 @@ def joint_optimizer(trainer: COINNTrainer, instead: Callable[[], Any] | None = N
     Raises:
         ConfigError: there is none, or two train one parameter, or one trains what belongs to no network.
     """
-    trainer.optimizer.clear()
-    called(trainer, "_init_optimizer", trainer._init_optimizer)
+    if not is_overridden(trainer, COINNTrainer, "init_nn"):  # which has made them with the networks
+        trainer.optimizer.clear()
+        called(trainer, "_init_optimizer", trainer._init_optimizer)
     wrong = [name for name, one in trainer.optimizer.items() if not isinstance(one, Optimizer)]
     if wrong or not trainer.optimizer:
         what = f"optimizer[{wrong[0]!r}] is no torch.optim optimizer" if wrong else "_init_optimizer made no optimizer"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from weft.errors import MessageRefused, ProtocolError, UsageError
@@ -143,12 +144,16 @@ class COINNLocal(Node):
             UsageError: there is no trainer among them.
             MessageRefused: the remote's message is damaged, or not what was waited for.
         """
+        from weft.interop.coinstac.overrides import LOCAL, require_called
         from weft.interop.coinstac.sites import SiteCalls
 
         if self.answered():
             return
+        require_called(type(self), COINNLocal, LOCAL)
         phase = Phase.INIT_RUNS if self.first else _phase(self.input, "remote")
-        calls = SiteCalls(self, user_code([*classes, *named.values()]), self._pretrain, self._loaders, self._own)
+        code = user_code([*classes, *named.values()])
+        code = replace(code, learner=self._get_learner_cls(code.learner))
+        calls = SiteCalls(self, code, self._pretrain, self._loaders, self._own)
         if phase is Phase.INIT_RUNS:
             calls.init_runs()
         elif phase is Phase.NEXT_RUN:
@@ -160,6 +165,10 @@ class COINNLocal(Node):
         else:
             raise MessageRefused(f"the remote tells the phase {phase.value!r}, which sites do not know", "")
         self.finish()
+
+    def _get_learner_cls(self, learner_cls: Any) -> Any:
+        """The learner that is used, given the one that `compute` was called with. Subclasses may choose another."""
+        return learner_cls
 
 
 class COINNRemote(Node):
@@ -206,10 +215,12 @@ class COINNRemote(Node):
             MessageRefused: the message of a site is damaged, or not what was waited for; nothing of it was used.
             ProtocolError: the sites are not in the same phase, or ask for different things.
         """
+        from weft.interop.coinstac.overrides import REMOTE, require_called
         from weft.interop.coinstac.remotes import RemoteCalls
 
         if self.answered():
             return
+        require_called(type(self), COINNRemote, REMOTE)
         phase = self._common_phase()
         calls = RemoteCalls(self, [one for one in (*classes, *named.values()) if isinstance(one, type)])
         if phase is Phase.INIT_RUNS:
@@ -228,6 +239,10 @@ class COINNRemote(Node):
         """The answer to this call; `success` ends the computation."""
         done = all(told.get("phase") == Phase.SUCCESS for told in self.input.values())
         return {"output": self.out, "success": done}
+
+    def _get_reducer_cls(self, reducer_cls: Any) -> Any:
+        """The reducer that is used, given the one that `compute` was called with. Subclasses may choose another."""
+        return reducer_cls
 
     def _common_phase(self) -> Phase:
         phases = {name: _phase(told, name) for name, told in sorted(self.input.items())}

@@ -42,7 +42,7 @@ def reduced(
     """The answer to what all sites ask of a reducer.
 
     Args:
-        reducer: the user's class.
+        reducer: the user's class; it is called where every site says `reduce`.
         trainer: the remote's; it is not changed, but for its cache.
         names: the sites, in order.
         collectives: what each asks.
@@ -53,6 +53,8 @@ def reduced(
     """
     parcels = {name: decode(asked.tensors)[0] for name, asked in zip(names, collectives, strict=True)}
     parcels = {name: parcel for name, parcel in parcels.items() if _items(name, parcel) > 0}
+    if not parcels or not all(parcel.said.get("reduce") for parcel in parcels.values()):
+        return encode(Parcel())  # as the original: sites gather, and nobody steps
     with tempfile.TemporaryDirectory(prefix="weft-reduce-") as place:
         received, sent = Path(place) / "received", Path(place) / "sent"
         sent.mkdir()

@@ -48,7 +48,7 @@ class RemoteCalls:
         self.told: dict[str, Mapping[str, Any]] = node.input
         self.names = sorted(self.told)
         self.trainer = next((one for one in classes if issubclass(one, COINNTrainer)), None)
-        own = next((one for one in classes if issubclass(one, COINNReducer)), COINNReducer)
+        own = node._get_reducer_cls(next((one for one in classes if issubclass(one, COINNReducer)), COINNReducer))
         self.reducer = None if own is COINNReducer else own
         if self.reducer is not None and self.trainer is None:
             raise UsageError(

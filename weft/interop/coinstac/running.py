@@ -32,6 +32,7 @@ from weft.federated.agreeing import same_weights, site_seed, told_by_all
 from weft.federated.choosing import normalises_over_batches
 from weft.federated.pretraining import train_alone
 from weft.federated.traffic import counted, summary
+from weft.interop.coinstac.alone import AloneTask, steps_itself
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
 from weft.interop.coinstac.experiment import (
@@ -46,10 +47,12 @@ from weft.interop.coinstac.experiment import (
 from weft.interop.coinstac.handle import COINNDataHandle, require_plain_loading
 from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
+from weft.interop.coinstac.overrides import only_alone, require_trainer
+from weft.interop.coinstac.reducing import InProcess
 from weft.interop.coinstac.scores import COINNScores, header_of, labels_of
 from weft.interop.coinstac.strategies import LearnerStrategy, TrainingScores, build_strategy
 from weft.interop.coinstac.task import COINNTask, own_copy
-from weft.interop.coinstac.trainer import COINNTrainer, require_only_called
+from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called
 from weft.runs.files import write_atomically
 
@@ -89,6 +92,7 @@ class SiteRun:
             there, and nothing of the opening is asked again.
         every_step: a state is saved at every step, for hosts that start a process for each call.
         reduced: the remote has a reducer of the user's.
+        alone: there is no remote, and the trainer's methods for training alone are called.
         dataloader_args, pretrain_args: as `COINNLocal` has them; those of the cache come first.
 
     Attributes:
@@ -109,15 +113,19 @@ class SiteRun:
         folder: Path | None = None,
         every_step: bool = False,
         reduced: bool = False,
+        alone: bool = False,
         dataloader_args: Mapping[str, Any] | None = None,
         pretrain_args: Mapping[str, Any] | None = None,
     ) -> None:
         require_plain_loading(code.data_handle)
-        require_only_called(code.trainer)
         self.code, self.cache, self.input, self.state = code, own_copy(cache), input, state
         self.site, self.sites, self.folder, self.every_step = site, sorted(sites), folder, every_step
         self.dataloader_args = dict(dataloader_args or {})
         self.pretrain_args = dict(cache.get("pretrain_args") or pretrain_args or {})
+        trains = cache["mode"] == Mode.TRAIN
+        self.pretrain_epochs = int(self.pretrain_args.get("epochs") or 0) if trains else 0
+        self.alone = alone
+        require_trainer(code.trainer, alone=alone or self.pretrain_epochs > 0)
         self.own_learner = reduced or (
             code.learner is not COINNLearner and cache["agg_engine"] not in ("powerSGD", "rankDAD")
         )
@@ -167,6 +175,7 @@ class SiteRun:
         state = self._store.load_last()
         data, experiment = self._opened()
         if state is None:
+            self._tell_uncalled()
             self.agreed = yield from counted(self._agree(data, experiment), self.counts, "opening")
         else:
             self.agreed = self._read_agreed()
@@ -205,8 +214,19 @@ class SiteRun:
             if split is not None:
                 found[name] = split
         return Data(found), as_experiment(
-            self.cache, handle, found, seed=self.seed, every_step=self.every_step, own_learner=self.own_learner
-        )
+            self.cache, handle, found, seed=self.seed, every_step=self.every_step, own_learner=self.own_learner,
+            own_iteration=self.alone and steps_itself(self.trainer),
+        )  # fmt: skip
+
+    def _tell_uncalled(self) -> None:
+        """Tell of methods that are called in pretraining only, as in the original."""
+        names = [] if self.alone or self.pretrain_epochs else only_alone(self.code.trainer)
+        if names:
+            logger.warning(
+                "site %s: %s of %s is not called: that is for pretraining (pretrain_args) and SiteRunner; "
+                "`iteration` is what sites train together with",
+                self.site, ", ".join(names), self.code.trainer.__name__,
+            )  # fmt: skip
 
     def _agree(self, data: Data, experiment: Experiment) -> Generator[Collective, Answer, dict[str, Any]]:
         """What all must know of one another; arguments that must be alike are."""
@@ -216,7 +236,7 @@ class SiteRun:
             "batches": batches_of_epoch(experiment, data),
             "items": len(data.splits["train"]) if "train" in data.splits else 0,
             "pretrained": bool(self.cache.get("pretrained_path")),
-            "pretrain": int(self.pretrain_args.get("epochs") or 0) if self.cache["mode"] == Mode.TRAIN else 0,
+            "pretrain": self.pretrain_epochs,
         }
         everyone = yield from told_by_all("splits", own)
         require_alike(self.sites, [said["arguments"] for said in everyone])
@@ -269,8 +289,10 @@ class SiteRun:
             return
         cache = {**self.cache, **self.pretrain_args, "gpus": self.cache["gpus"]}
         handle, trainer = self._made(cache)
-        experiment = as_experiment(cache, handle, data.splits, seed=self.seed, every_step=False)
-        task = COINNTask(trainer)
+        experiment = as_experiment(
+            cache, handle, data.splits, seed=self.seed, every_step=False, own_iteration=steps_itself(trainer)
+        )
+        task = AloneTask(trainer, batches_of_epoch(experiment, data))
         alone = experiment.model_copy(update=made_of(experiment, trainer, task))
         train_alone(run, alone, data, PretrainingConfig(epochs=cache["epochs"]))
         self._pretrained = {name: value.detach().cpu().clone() for name, value in run.state.model.state_dict().items()}
@@ -281,8 +303,12 @@ class SiteRun:
 
     def _build(self, data: Data, experiment: Experiment, agreed: dict[str, Any]) -> Run:
         trainer = self.trainer
-        learner = self.code.learner(trainer=trainer) if self.own_learner else None
-        self._task = task = COINNTask(trainer, learner)
+        learner: COINNLearner | None = None
+        if self.own_learner:
+            kind = self.code.learner
+            learner = called(kind, kind.__name__, kind, trainer=trainer, mp_pool=InProcess())
+        batches = batches_of_epoch(experiment, data)
+        self._task = task = AloneTask(trainer, batches) if self.alone else COINNTask(trainer, learner)
         task.items = {name: split.dataset for name, split in data.splits.items()}
         strategy = LearnerStrategy(learner, task) if learner is not None else build_strategy(self.cache)
         self.run = task.run = build_run(

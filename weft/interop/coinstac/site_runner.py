@@ -76,7 +76,9 @@ class SiteRunner:
                 "log_dir": str(place),
                 **names_of_states(cache, fold),
             }
-            site = SiteRun(code, cache=told, input={}, state=state, site=self.name, sites=[self.name], **further)
+            site = SiteRun(
+                code, cache=told, input={}, state=state, site=self.name, sites=[self.name], alone=True, **further
+            )
             try:
                 with outer_randomness_kept():
                     set_random_state(site.first_randomness())

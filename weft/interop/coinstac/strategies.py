@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.parcels import TAG, Parcel, decode, encode, packed, unpacked
 from weft.interop.coinstac.scores import framed, unframed
 from weft.interop.coinstac.task import COINNTask
+
+logger = logging.getLogger("weft")
 
 _REDUCED = "weft-reduced"  # in a site's folder: what its learner is told
 KNOWN = {
@@ -116,6 +119,8 @@ class LearnerStrategy(Strategy):
 
     def __init__(self, learner: COINNLearner, task: COINNTask) -> None:
         self.learner, self.task = learner, task
+        self._told: list[str] = []  # keys of the last answer, which the next one replaces
+        self._updates = 0
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
         """Ask the reducer; a site without items asks with nothing."""
@@ -133,4 +138,21 @@ class LearnerStrategy(Strategy):
                 f"site {self.task.site} has a learner of its own, but {len(found)} messages came back, not a reducer's",
                 "run it with a remote: weft interop coinstac simulate",
             )
-        self.learner.input.update(unpacked(found[0], Path(self.learner.state["baseDirectory"]), below=_REDUCED))
+        said = unpacked(found[0], Path(self.learner.state["baseDirectory"]), below=_REDUCED)
+        for key in self._told:
+            self.learner.input.pop(key, None)
+        self.learner.input.update(said)
+        self._told = [*said]
+        self._updates += bool(said.get("update"))
+
+    def end_of_round(self, model: nn.Module) -> Exchange:
+        """Nothing is exchanged; an epoch in which nothing was learned is told."""
+        if not self._updates:
+            logger.warning(
+                'site %s: no step was taken in this epoch: to_reduce must return {"reduce": True} and reduce '
+                '{"update": True} where weights are to move',
+                self.task.site,
+            )
+        self._updates = 0
+        return
+        yield  # makes this a generator

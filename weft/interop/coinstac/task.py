@@ -62,6 +62,7 @@ class COINNTask(Task):
         self._given = own_copy(trainer.cache)
         self._told_of_one = False
         self._waiting: tuple[int, list[dict[str, Any]]] | None = None  # iterations of a file that is not complete
+        self.steps_itself = learner is not None  # the optimizer's steps are the user's
 
     @property
     def site(self) -> str:
@@ -70,26 +71,41 @@ class COINNTask(Task):
 
     def optimizer(self, network: str) -> Optimizer:
         """The trainer's, as one."""
-        learner = self.learner
-        return joint_optimizer(self.trainer, None if learner is None else lambda: called(learner, "step", learner.step))
+        return joint_optimizer(self.trainer, None if self.learner is None else self._learners_step)
+
+    def _learners_step(self) -> None:
+        """The step of the user's learner, where the reducer says that there is one."""
+        if self.learner is not None and self.learner.input.get("update"):
+            called(self.learner, "step", self.learner.step)
 
     def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
         """One update, of the loss that `iteration` returns; or what the user's learner does."""
         self.begin_epoch()
         self.number += 1
         try:
-            it = self._iteration(batch) if self.learner is None else self._learned(batch)
+            it = self._trained(batch)
         except DataError as error:
             if batch.size > 1 or _TOO_FEW not in str(error.__cause__):
                 raise
             return (self._left_out(),)
         loss = it["loss"]
-        if self.learner is not None:
+        if self.steps_itself:
             loss = loss.detach().clone().requires_grad_()
+        self._note(it, batch)
+        trainer = self.trainer
+        said = called(trainer, "on_iteration_end", trainer.on_iteration_end, i=self.number, ep=self.epoch + 1, it=it)
+        if self.learner is not None and isinstance(said, dict):
+            self.sent = {**self.sent, **said}
+        return (Update(loss, float(batch.size)),)
+
+    def _trained(self, batch: Batch) -> dict[str, Any]:
+        """What comes of a batch of training."""
+        return self._iteration(batch) if self.learner is None else self._learned(batch)
+
+    def _note(self, it: dict[str, Any], batch: Batch) -> None:
+        """Keep the scores of a batch of training."""
         for pooled, added in zip(self.training, self._scores(it, batch), strict=True):
             pooled.add(added, keep=True)
-        called(self.trainer, "on_iteration_end", self.trainer.on_iteration_end, i=self.number, ep=self.epoch + 1, it=it)
-        return (Update(loss, float(batch.size)),)
 
     def _left_out(self) -> Update:
         """A batch of one item, which is too few to normalise over, counts nothing; the next epoch has another order."""
@@ -127,9 +143,9 @@ class COINNTask(Task):
         self._require_loss(it)
         return it
 
-    def _require_loss(self, it: Any) -> None:
+    def _require_loss(self, it: Any, name: str = "iteration") -> None:
         hint = "return {'loss': loss, 'averages': averages, 'metrics': metrics, …}; the loss is the mean over the batch"
-        where = f"{file_of(self.trainer)}: {type(self.trainer).__name__}.iteration returned"
+        where = f"{file_of(self.trainer)}: {type(self.trainer).__name__}.{name} returned"
         if not isinstance(it, dict) or "loss" not in it:
             keys = f"a dict with {', '.join(map(str, it)) or 'nothing'}" if isinstance(it, dict) else type(it).__name__
             raise DataError(f"{where} no loss: {keys}", hint)
@@ -209,13 +225,15 @@ class COINNTask(Task):
 
     def begin_epoch(self) -> None:
         """Forget the scores of the epoch before, where another one has begun."""
-        if self.run is None:  # pretraining: its log is nobody's
-            return
-        epoch = self.run.state.position.epoch
+        epoch = self.running_epoch()
         if epoch != self.epoch:
             self.epoch, self.number = epoch, 0
             for pooled in self.training:
                 pooled.reset()
+
+    def running_epoch(self) -> int:
+        """Which epoch is trained, from 0."""
+        return self.run.state.position.epoch if self.run is not None else 0
 
     def note_training(self, averages: Sequence[Tensor], metrics: Sequence[Tensor], told: Sequence[Any]) -> None:
         """The log line of the epoch so far, from the sums and words of all sites."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from weft.errors import CheckpointError, ConfigError
 from weft.interop.coinstac.arguments import OWN, within
 from weft.interop.coinstac.collected import CollectedList, mean_of, side_by_side
+from weft.interop.coinstac.config.keys import Key
 from weft.interop.coinstac.dataset import base_directory
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.runs.files import write_atomically
@@ -90,6 +91,38 @@ class COINNTrainer:
 
     def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> Any:
         """Called after each batch of training: its number in the epoch, the epoch, what `iteration` returned."""
+        return {}
+
+    # --- where a site trains alone: pretraining, SiteRunner -----------------------------------------------------------
+
+    def training_iteration_local(self, i: int, batch: Any) -> dict[str, Any]:
+        """A batch, where a site trains alone: `iteration`, its backward pass, and after `local_iterations` batches a
+        step of each optimizer. Override it to train in another way, for example two networks in turn.
+
+        Args:
+            i: number of the batch in the epoch, from 1.
+            batch: as `iteration` has it.
+
+        Returns:
+            what `iteration` returns.
+        """
+        count = max(int(self.cache.get("local_iterations", 1)), 1)
+        it = self.iteration(batch)
+        (it["loss"] / count).backward()
+        if i % count == 0:
+            for optimizer in self.optimizer.values():
+                optimizer.step()
+                optimizer.zero_grad()
+        return it
+
+    def init_training_cache(self) -> None:
+        """Called before a site trains alone."""
+        self.cache |= {Key.TRAIN_LOG.value: [], Key.VALIDATION_LOG.value: [], "best_val_epoch": 0}
+
+    def _on_epoch_end(self, ep: int, **kw: Any) -> Any:
+        """Called where a site trains alone, after each epoch that was validated: its number from 1, and `ep_averages`,
+        `ep_metrics`, `val_averages`, `val_metrics`.
+        """
         return {}
 
     # --- what users call ----------------------------------------------------------------------------------------------
@@ -192,26 +225,3 @@ def initialize_weights(*models: nn.Module) -> None:
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-
-
-# What the original calls in loops of its own, which are not run here.
-NOT_CALLED = (
-    "training_iteration_local", "train_local", "evaluation", "validation_distributed", "test_distributed",
-    "_save_if_better", "_stop_early", "_on_epoch_end", "_set_gpus",
-)  # fmt: skip
-
-
-def require_only_called(kind: type[COINNTrainer]) -> None:
-    """Refuse methods of a user's trainer that nothing here would call, rather than pass them over.
-
-    Raises:
-        ConfigError: it has one.
-    """
-    own = [base for base in kind.__mro__ if base not in COINNTrainer.__mro__]
-    for base in own:
-        for name in NOT_CALLED:
-            if name in vars(base):
-                raise ConfigError(
-                    f"{base.__name__}.{name} would not be called: Weft runs the loop, for all sites alike",
-                    "write `iteration`, `on_iteration_end`, or `backward` of a COINNLearner; see docs/coinstac.md",
-                )
