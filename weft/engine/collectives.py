@@ -108,8 +108,9 @@ class CollectiveId:
 
 def shapes_of(collective: Collective) -> tuple[tuple[int, ...], ...]:
     """Shapes that must agree between participants: whole ones for a sum, without the first dimension for a gather."""
-    start = 1 if collective.kind == "gather" else 0
-    return tuple(tuple(tensor.shape[start:]) for tensor in collective.tensors)
+    if collective.kind == "gather":
+        return tuple(tensor.shape[1:] for tensor in collective.tensors)
+    return tuple([tensor.shape for tensor in collective.tensors])
 
 
 def combine(collectives: list[Collective]) -> Answer:
@@ -120,16 +121,19 @@ def combine(collectives: list[Collective]) -> Answer:
     first = collectives[0]
     if isinstance(first, Robust):
         return robust_mean(first.kind, [collective.tensors for collective in collectives], first.tolerated)
-    columns = zip(*(collective.tensors for collective in collectives), strict=True)
     if first.kind == "gather":
+        columns = zip(*(collective.tensors for collective in collectives), strict=True)
         return [torch.cat(column) for column in columns]
-    return [_sum_in_order(column) for column in columns]
+    return _sums_in_order([collective.tensors for collective in collectives])
 
 
-def _sum_in_order(column: tuple[Tensor, ...]) -> Tensor:
-    first = column[0]
-    wide = torch.float64 if first.is_floating_point() else torch.int64
-    total = first.to(wide)
-    for tensor in column[1:]:
-        total = total + tensor.to(wide)
-    return total.to(first.dtype).clone() if total is first else total.to(first.dtype)
+def _sums_in_order(rows: list[list[Tensor]]) -> list[Tensor]:
+    first = rows[0]
+    totals = [tensor.to(_wide(tensor), copy=True) for tensor in first]
+    for tensors in rows[1:]:
+        torch._foreach_add_(totals, tensors)
+    return [total.to(tensor.dtype) for total, tensor in zip(totals, first, strict=True)]
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.is_floating_point() else torch.int64

@@ -15,8 +15,9 @@ import torch
 
 from weft.engine.collectives import Answer, Collective, CollectiveId, combine, shapes_of
 from weft.engine.events import RunResult
-from weft.engine.seeding import Snapshot, outer_randomness_kept, put_back, set_random_state, snapshot
+from weft.engine.seeding import outer_randomness_kept, set_random_state
 from weft.engine.state import Position
+from weft.engine.turns import Stream, begin_turn, end_turn
 from weft.errors import ProtocolError
 
 Steps = Generator[Collective, Answer, RunResult]
@@ -78,7 +79,7 @@ class Participant:
         self._start = start
         self._position = position
         self._first_random = random
-        self._random: Snapshot | None = None  # None: where it begins
+        self._random: Stream | None = None  # None: where it begins
         self.steps: Steps | None = None
         self.result: RunResult | None = None
 
@@ -92,7 +93,7 @@ class Participant:
         if self._random is None:
             set_random_state(self._first_random)
         else:
-            put_back(self._random)
+            begin_turn(self._random)
         try:
             if self.steps is None:
                 self.steps = self._start()
@@ -105,7 +106,7 @@ class Participant:
             self.result = typed_result(end.value, f"participant '{self.name}'")
             return None
         finally:
-            self._random = snapshot()
+            self._random = end_turn(self._random)
         check_modes(modes, collective)
         entry = JournalEntry(self._id_of(collective), collective)
         self.journal.entries.append(entry)

@@ -178,9 +178,11 @@ class AverageGradients(Strategy):
         tensors = gradients.tensors()
         weight = torch.tensor([gradients.weight], dtype=torch.float64)
         if gradients.weight > 0:
-            sent = [tensor * gradients.weight for tensor in tensors]
+            sent = list(torch._foreach_mul(tensors, gradients.weight)) if tensors else []
         else:  # 0 * inf would be nan: a participant without a say sends exact zeros
             sent = [torch.zeros_like(tensor) for tensor in tensors]
         *sums, total = yield Sum(f"gradients {gradients.network}", [*sent, weight])
-        for tensor, summed in zip(tensors, sums, strict=True):
-            tensor.copy_(summed / float(total) if float(total) > 0 else summed)
+        if tensors:
+            torch._foreach_copy_(tensors, sums)
+            if float(total) > 0:
+                torch._foreach_div_(tensors, float(total))

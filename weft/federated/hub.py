@@ -195,10 +195,10 @@ class Hub:
 
     def _agreed(self, asked: dict[str, Message]) -> tuple[Message, set[str]]:
         """What most ask for, and who asks for something else."""
-        votes = Counter(_question(message) for message in asked.values())
-        question, count = votes.most_common(1)[0]
-        right = next(message for message in asked.values() if _question(message) == question)
-        strangers = {name for name, message in asked.items() if _question(message) != question}
+        questions = {name: _question(message) for name, message in asked.items()}
+        question, count = Counter(questions.values()).most_common(1)[0]
+        right = next(message for name, message in asked.items() if questions[name] == question)
+        strangers = {name for name in asked if questions[name] != question}
         if 2 * count <= len(asked):
             names = ", ".join(f"{name} asks for {_words(message)}" for name, message in asked.items())
             raise ProtocolError(names, "participants must yield the same collectives in the same order")
@@ -265,7 +265,7 @@ class Hub:
 def _question(message: Message) -> tuple[object, ...]:
     """What must be the same in what all members ask."""
     shapes = shapes_of(collective_of(message))
-    kinds = tuple(str(tensor.dtype) for tensor in message.tensors)
+    kinds = tuple([tensor.dtype for tensor in message.tensors])
     return message.epoch, message.step, message.operation, message.tag, message.tolerated, shapes, kinds
 
 

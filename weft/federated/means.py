@@ -34,14 +34,16 @@ def mean_over_sites(
     if weight <= 0:  # 0 * inf would be nan: a site without a say sends exact zeros
         sent = [torch.zeros_like(tensor) for tensor in tensors]
     elif aggregate == "sum":
-        sent = [tensor * weight for tensor in tensors]
+        sent = list(torch._foreach_mul(tensors, weight)) if tensors else []
     else:
         sent = [tensor.detach().clone() for tensor in tensors]
     if aggregate != "sum":
         *means, total = yield Robust(tag, [*sent, total], aggregate, tolerated)
         return means, float(total)
     *sums, total = yield Sum(tag, [*sent, total])
-    return [summed / float(total) if float(total) > 0 else summed for summed in sums], float(total)
+    if sums and float(total) > 0:
+        return list(torch._foreach_div(sums, float(total))), float(total)
+    return sums, float(total)
 
 
 def check_aggregate(aggregate: str, tolerated: int) -> None:

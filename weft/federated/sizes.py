@@ -18,6 +18,8 @@ def encoded_bytes(tensors: Sequence[Tensor], encoding: Encoding = WHOLE) -> int:
         tensors: what a site asked with, or the answer.
         encoding: of the collective.
     """
+    if encoding == WHOLE:
+        return sum([tensor.nbytes for tensor in tensors])
     return sum(_bytes_of(tensor, encoding) for tensor in tensors)
 
 
