@@ -166,6 +166,8 @@ def comparison_tables(
         "One place: all data together, as many items in a step as all sites have. Each alone: every site's own model "
         "on its own items, counts added up. The same splits and, where the strategy allows it, the same first weights."
     )
+    if study.federation.get("pretraining") is not None:
+        note += " Each of these began with pretraining, too, on the items that it has."
     tables = [Table(f"The same splits, trained otherwise, {split}", ["Score", *_WAYS.values()], rows, note)]
     alone = comparison.get("alone_by_site")
     if not isinstance(alone, Mapping) or first is None:
