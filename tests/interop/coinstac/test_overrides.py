@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from tests.interop.coinstac.tables import (
     write_site,
     write_sites,
 )
-from weft.errors import ConfigError, DataError
+from weft.errors import ConfigError, DataError, UsageError
 from weft.interop.coinstac import COINNLearner, COINNLocal, COINNReducer, COINNRemote
+from weft.interop.coinstac.handle import require_plain_loading
+from weft.interop.coinstac.overrides import REMOTE, require_called
 from weft.interop.coinstac.running import SiteRun, UserCode
 from weft.interop.coinstac.site_runner import SiteRunner
 
@@ -314,6 +317,30 @@ def test_a_node_that_decides_otherwise_is_refused_with_what_to_do(
     with pytest.raises(ConfigError, match=f"{message} would not be called") as raised:
         node.compute(Trainer, Patients)
     assert hint in str(raised.value)
+
+
+SCRIPT = """
+from weft.interop.coinstac import COINNDataHandle, COINNRemote
+
+
+class Remote(COINNRemote):
+    def _on_run_end(self, trainer):
+        pass
+
+
+class Handle(COINNDataHandle):
+    def get_loader(self, *args, **kw):
+        pass
+"""
+
+
+def test_methods_in_a_script_that_is_no_module_are_named_with_their_file(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    names = runpy.run_path(str(tmp_path / "script.py"), run_name="script")
+    with pytest.raises(ConfigError, match=r"script\.py:6: Remote\._on_run_end would not be called"):
+        require_called(names["Remote"], COINNRemote, REMOTE)
+    with pytest.raises(UsageError, match=r"Handle has a get_loader of its own"):
+        require_plain_loading(names["Handle"])
 
 
 class Choosing(COINNLocal):

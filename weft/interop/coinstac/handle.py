@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from weft.interop.coinstac.arguments import within
 from weft.interop.coinstac.config import max_size
 from weft.interop.coinstac.dataset import base_directory
 from weft.interop.coinstac.splitting import Split, prepare_splits, read_split
+from weft.interop.usercode import file_of
 
 # Of a loader's arguments, those that Weft's loaders have as well; `dataset` is one of the user's own.
 LOADER_ARGUMENTS = ("dataset", "batch_size", "shuffle", "sampler", "drop_last", "num_workers", "pin_memory")
@@ -169,7 +169,7 @@ def require_plain_loading(kind: type[COINNDataHandle]) -> None:
     for name in ("get_loader", "next_iter"):
         if getattr(kind, name) is not getattr(COINNDataHandle, name):
             raise UsageError(
-                f"{kind.__name__} has a {name} of its own ({inspect.getfile(kind)}); Weft's loaders bring the batches, "
+                f"{kind.__name__} has a {name} of its own ({file_of(kind)}); Weft's loaders bring the batches, "
                 "in an order that can be resumed",
                 "say what differs in dataloader_args (sampler, drop_last, …) or in the dataset",
             )

@@ -4,11 +4,11 @@ instead, so that nothing of a user's is passed over unseen.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 
 from weft.errors import ConfigError
 from weft.interop.coinstac.trainer import COINNTrainer
+from weft.interop.usercode import file_of
 
 # Of a trainer: what no run calls.
 _NEVER = {
@@ -67,8 +67,15 @@ def require_called(kind: type, base: type, refused: Mapping[str, str]) -> None:
             continue
         for name, hint in refused.items():
             if name in vars(one):
-                where = inspect.getfile(one)
-                raise ConfigError(f"{where}: {one.__name__}.{name} would not be called: Weft does what it did", hint)
+                raise ConfigError(
+                    f"{_place(one, name)}: {one.__name__}.{name} would not be called: Weft does what it did", hint
+                )
+
+
+def _place(kind: type, name: str) -> str:
+    """Where a method is written; scripts that are run are no modules, so their code has to tell."""
+    code = getattr(vars(kind)[name], "__code__", None)
+    return file_of(kind) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def require_trainer(kind: type[COINNTrainer], *, alone: bool) -> None:
