@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ def rows(count: int, float64: bool = True) -> tuple[Tensor, Tensor]:
 class Net(nn.Module):
     """A small network, with batch normalisation and dropout where asked, in float64 or float32.
 
-    Its `seldom` part has so many units, and is for few items: there are batches that do without.
+    Its `seldom` part has so many units, and is for few items: there are batches that do without. One that is `unseeded`
+    has other weights in each process.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Net(nn.Module):
         depth: int = 0,
         blocks: bool = False,
         seldom: int = 0,
+        unseeded: bool = False,
     ) -> None:
         super().__init__()
         self.dtype = torch.float64 if float64 else torch.float32
@@ -57,6 +60,11 @@ class Net(nn.Module):
         )
         self.seldom = nn.Sequential(nn.Linear(2, seldom), nn.Linear(seldom, 2)) if seldom else None
         self.to(self.dtype)
+        if unseeded:
+            drawn = np.random.default_rng()
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.copy_(torch.from_numpy(drawn.normal(0, 0.1, parameter.shape)))
 
     def forward(self, inputs: Tensor) -> Tensor:
         outputs: Tensor = self.layers(inputs.to(self.dtype))

@@ -24,6 +24,8 @@ from weft.runs import RunDirectory, is_run, resume_command
 
 logger = logging.getLogger("weft")
 
+_WOULD_HAPPEN_AGAIN = ("NotFiniteError", "ProtocolError", "DataError")
+
 
 def launch(
     arguments: Sequence[str],
@@ -69,7 +71,7 @@ def launch(
             if signals or EXIT_RESUMABLE in codes:
                 raise _stopped(run, signals, codes)
             failure = team.diagnosis()
-            if attempt == restarts or failure.code == EXIT_USAGE or failure.kind == "NotFiniteError":
+            if attempt == restarts or failure.code == EXIT_USAGE or failure.kind in _WOULD_HAPPEN_AGAIN:
                 raise _failed(run, failure, signs)
             before, gpus_before, gpus = count, gpus, _gpus(device)
             count = next_count(

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from weft.engine.agreeing import different_networks, lines_of, unlike
 from weft.engine.allocator import give_back_large_pieces
 from weft.engine.exchange import exchanging
 from weft.engine.recomputing import found_blocks
@@ -60,10 +61,13 @@ def shard(model: nn.Module, device: torch.device) -> DeviceMesh:
 
     Raises:
         ConfigError: its parameters cannot be sharded, or torch is too old.
+        ProtocolError: processes have made different models.
     """
     from torch.distributed.device_mesh import init_device_mesh
 
     _check(model)
+    if told := unlike(lines_of(dict(model.named_parameters()))):
+        raise different_networks(told)
     try:
         from torch.distributed.fsdp import FSDPModule, fully_shard
     except ImportError as error:

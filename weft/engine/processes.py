@@ -17,19 +17,16 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # re-exported without saying so
 
+from weft.engine.agreeing import Agreement
 from weft.engine.batch_norm import statistics_apart
-from weft.engine.collectives import Answer, Collective, shapes_of
+from weft.engine.collectives import Answer, Collective
 from weft.engine.drivers import check_modes, current_modes, typed_result
 from weft.engine.events import RunResult
-from weft.engine.exchange import IN_ONE_MESSAGE, exchanging
-from weft.engine.sharing import BEGINNING
 from weft.engine.state import Position
-from weft.errors import ExchangeError, ProtocolError, UsageError
+from weft.errors import ExchangeError, UsageError
 
 # (rank, world, local rank) in the variables of each launcher, asked in this order. Slurm's number of tasks is that of
 # the step, which `srun` starts: a batch script that merely has an allocation is one process.
@@ -46,6 +43,7 @@ _JOBS = {
     "PMI": ("PMI_JOBID", "PMI_KVS"),
     "Slurm": ("SLURM_JOB_ID", "SLURM_STEP_ID"),
 }
+_agreement = Agreement()  # of the group that this process has joined; it outlives a run, as the group does
 LISTENS = "WEFT_LISTENS"  # a socket that the first process inherits, bound and listening, for the others to meet at
 
 
@@ -157,6 +155,7 @@ def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.
             "check that all processes were started, that MASTER_ADDR and MASTER_PORT are the first one's, and that "
             "the machines reach each other",
         ) from error
+    _agreement.forget()
     try:
         with statistics_apart(patience):
             yield
@@ -242,93 +241,8 @@ def drive_among_processes(
         collective = next(steps)
         while True:
             check_modes(modes, collective)
-            collective = steps.send(_exchange(collective, _signature(collective, position()), place))
+            collective = steps.send(_agreement.answer(collective, position()))
     except StopIteration as end:
         return typed_result(end.value, f"rank {place.rank}")
     finally:
         steps.close()
-
-
-def _exchange(collective: Collective, signature: int, place: Place) -> Answer:
-    if collective.kind not in ("sum", "gather"):
-        raise ProtocolError(
-            f"'{collective.tag}' asks for a {collective.kind}, which processes of one run cannot compute",
-            "they trust one another: use a strategy that sums; `aggregate: sum`",
-        )
-    with exchanging(collective.tag):
-        if collective.kind == "gather":
-            return _gather(collective, signature, place)
-        if sum(tensor.numel() for tensor in collective.tensors) > IN_ONE_MESSAGE:
-            _agree_on(collective, signature, place)
-            return [_reduced(tensor) for tensor in collective.tensors]
-        return _summed_in_order(collective, signature, place)
-
-
-def _signature(collective: Collective, position: Position) -> int:
-    # When they begin, the first process may have resumed already: the others are told where it is.
-    where = "" if collective.tag == BEGINNING else f"{position.epoch}|{position.step}"
-    text = f"{where}|{collective.kind}|{collective.tag}|{shapes_of(collective)}"
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest())
-
-
-def _all(vector: Tensor, place: Place) -> Tensor:
-    """Everybody's vector of one length, [world, length]."""
-    received = [torch.empty_like(vector) for _ in range(place.world)]
-    dist.all_gather(received, vector)
-    return torch.stack(received)
-
-
-def _check_signatures(signatures: Tensor, collective: Collective, place: Place) -> None:
-    others = [rank for rank, value in enumerate(signatures.tolist()) if value != int(signatures[place.rank])]
-    if others:
-        raise ProtocolError(
-            f"rank {place.rank} asks for '{collective.tag}' with shapes {list(shapes_of(collective))}; "
-            f"rank {', '.join(map(str, others))} asks for something else",
-            "processes must decide alike: look for decisions from local data in a task or strategy",
-        )
-
-
-def _agree_on(collective: Collective, signature: int, place: Place) -> None:
-    signatures = _all(torch.tensor([signature]), place)
-    _check_signatures(signatures[:, 0], collective, place)
-
-
-def _summed_in_order(collective: Collective, signature: int, place: Place) -> Answer:
-    """One message each: a signature, then all numbers as 64-bit words. Sums are taken in order of ranks."""
-    words = [torch.tensor([signature])]
-    for tensor in collective.tensors:
-        flat = tensor.detach().cpu().reshape(-1)
-        words.append(flat.to(torch.float64).view(torch.int64) if flat.is_floating_point() else flat.to(torch.int64))
-    messages = _all(torch.cat(words), place)
-    _check_signatures(messages[:, 0], collective, place)
-    columns = torch.split(messages[:, 1:], [tensor.numel() for tensor in collective.tensors], dim=1)
-    return [_total(column, tensor) for column, tensor in zip(columns, collective.tensors, strict=True)]
-
-
-def _total(column: Tensor, like: Tensor) -> Tensor:
-    rows = column.contiguous().view(torch.float64) if like.is_floating_point() else column
-    total = rows[0].clone()
-    for row in rows[1:]:
-        total += row
-    return total.to(like.dtype).reshape(like.shape).to(like.device)
-
-
-def _reduced(tensor: Tensor) -> Tensor:
-    total = tensor.detach().to(torch.float64 if tensor.is_floating_point() else torch.int64, copy=True)
-    dist.all_reduce(total)
-    return total.to(tensor.dtype)
-
-
-def _gather(collective: Collective, signature: int, place: Place) -> Answer:
-    _agree_on(collective, signature, place)
-    return [_gathered(tensor, place) for tensor in collective.tensors]
-
-
-def _gathered(tensor: Tensor, place: Place) -> Tensor:
-    """Everybody's tensor, one after the other along the first dimension, whatever its length with each."""
-    local = tensor.detach().cpu().contiguous()
-    lengths = _all(torch.tensor([len(local)]), place)[:, 0].tolist()
-    padded = local.new_zeros((max(lengths), *local.shape[1:]))
-    padded[: len(local)] = local
-    rows = _all(padded, place)
-    return torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)]).to(tensor.device)

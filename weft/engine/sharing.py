@@ -5,32 +5,26 @@ They share one run directory, which the first of them writes.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from weft.engine.collectives import Answer, Collective, Gather
+from weft.engine.agreeing import BEGINNING
+from weft.engine.collectives import Answer, Collective
 from weft.engine.fully_sharded import gathered
+from weft.engine.replicas import require_replicas, what_is_alike
 from weft.engine.run import Run
+from weft.engine.telling import everybodys
 from weft.errors import UsageError
-
-BEGINNING = "state"  # tag of the first exchange of a run
-
-
-def everybodys(tag: str, content: dict[str, Any]) -> Generator[Collective, Answer, list[dict[str, Any]]]:
-    """Every participant's `content`, in order; tensors, numbers, strings, lists and dicts only."""
-    packed = _packed(content)
-    data, lengths = yield Gather(tag, [packed, torch.tensor([len(packed)])])
-    return [_unpacked(part) for part in torch.split(data, lengths.tolist())]
 
 
 def share_state(run: Run) -> Generator[Collective, Answer, None]:
-    """Everybody takes the state, and the best weights, that the first one resumes from."""
+    """Everybody takes the state, and the best weights, that the first one resumes from.
+
+    Raises:
+        ProtocolError, DataError: networks or data differ between processes.
+    """
     if not run.shares_directory:
         return
     mine: dict[str, Any] = {}
@@ -45,7 +39,10 @@ def share_state(run: Run) -> Generator[Collective, Answer, None]:
         mine |= {"state": run.checkpoints.load_last(), "best": best}
     if run.path is not None:
         mine["path"] = str(run.path)
-    first = (yield from everybodys(BEGINNING, mine))[0]
+    mine["alike"] = what_is_alike(run)
+    told = yield from everybodys(BEGINNING, mine)
+    yield from require_replicas(run, [one["alike"] for one in told])
+    first = told[0]
     if "path" in first:
         run.path = Path(first["path"])
     if "shards" in first:
@@ -142,14 +139,3 @@ def all_rows(run: Run, rows: list[dict[str, Any]]) -> Generator[Collective, Answ
         return rows
     parts = yield from everybodys("cases", {"rows": json.dumps(rows)})
     return [row for part in parts for row in json.loads(part["rows"])]
-
-
-def _packed(content: dict[str, Any]) -> Tensor:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-
-
-def _unpacked(data: Tensor) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(io.BytesIO(data.numpy().tobytes()), map_location="cpu", weights_only=True)
-    return content

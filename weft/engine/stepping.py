@@ -15,17 +15,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.autograd import _profiler_enabled  # type: ignore[attr-defined]  # re-exported without saying so
-from torch.optim import Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from weft.data import Batch
 from weft.engine.batch_norm import has_batch_statistics
 from weft.engine.collectives import Answer, Collective
 from weft.engine.exchange import exchanging
 from weft.engine.run import Run
-from weft.engine.sharing import everybodys
 from weft.engine.strategy import Gradients
+from weft.engine.uncompiled import step_of
+from weft.engine.telling import everybodys
 from weft.errors import NotFiniteError, ProtocolError, UsageError
 from weft.tasks import Update
 
@@ -191,24 +189,6 @@ def _backward(run: Run, update: Update, scale: float | None) -> None:
         loss.backward(inputs=trainable(run, update.network))  # type: ignore[no-untyped-call]
 
 
-def step_of(optimizer: Optimizer) -> None:
-    """`optimizer.step()`, past its profiling wrapper where that has nothing to do: small networks gain some percent.
-
-    The wrapper marks the step for torch's profiler and calls hooks; schedulers put a counter of their own in its place.
-    """
-    plain = getattr(type(optimizer).step, "__wrapped__", None)
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        _global_optimizer_pre_hooks,
-        _global_optimizer_post_hooks,
-    )
-    if plain is None or any(hooks) or "step" in vars(optimizer) or _profiler_enabled():
-        optimizer.step()
-    else:
-        plain(optimizer)
-
-
 def clear_gradients(run: Run, network: str) -> None:
     """What `optimizer.zero_grad()` does, without its profiling, which costs more than the work."""
     for group in run.state.optimizers[network].param_groups:
@@ -272,7 +252,7 @@ def _apply(
         state.sums.skipped_steps += 1
         return
     if network == run.task.updates[-1]:
-        if state.average is not None:
+        if state.average is not None and (state.strategy is None or not state.strategy.has_rounds()):
             state.average.update(state.model)
         if state.strategy is not None:
             state.strategy.after_step(state.model)

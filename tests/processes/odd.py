@@ -1,0 +1,45 @@
+"""A patch of experiments whose processes are not alike: networks, data or decisions depend on the rank."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor, nn
+
+from weft.data import Batch
+from weft.tasks import Classification, Update
+
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def some_points(more: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """60 points of three classes; each process may have `more` than the one before."""
+    count = 60 + more * RANK
+    source = np.random.default_rng(0)
+    return source.normal(size=(count, 12)).astype("float32"), np.arange(count) % 3
+
+
+class OddNet(nn.Module):
+    """A network that is `wider` in each process than in the one before."""
+
+    def __init__(self, hidden: int = 8, wider: int = 0) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(12, hidden + wider * RANK), nn.ReLU(), nn.Linear(hidden + wider * RANK, 3))
+
+    def forward(self, points: Tensor) -> Tensor:
+        scores: Tensor = self.body(points)
+        return scores
+
+
+class Fickle(Classification):
+    """Freezes a layer in the second process alone, in the fifth step."""
+
+    count = 0
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterator[Update]:
+        self.count += 1
+        if self.count == 5 and RANK == 1:
+            model.get_submodule("body.0").requires_grad_(False)
+        yield from super().training_step(model, batch)
