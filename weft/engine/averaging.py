@@ -24,9 +24,20 @@ class MovingAverage:
         self.module.requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take one step's weights into the average."""
+    def update(self, model: nn.Module, steps: int = 1) -> None:
+        """Take weights into the average.
+
+        Args:
+            model: the live model.
+            steps: for so many steps they count, the last ones.
+        """
         averages = [parameter.detach() for parameter in self.module.parameters()]
-        torch._foreach_lerp_(averages, [parameter.detach() for parameter in model.parameters()], 1.0 - self.decay)
+        live = [parameter.detach() for parameter in model.parameters()]
+        torch._foreach_lerp_(averages, live, 1.0 - self.decay**steps)
+        self.take_buffers(model)
+
+    @torch.no_grad()
+    def take_buffers(self, model: nn.Module) -> None:
+        """Copy the live model's running statistics."""
         for average, live in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(live)

@@ -91,8 +91,8 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
         done = yield from take_step(run, window or (), _wishes(run))
         failed = not done.finite
         _count(run, done, window or ())
-        if state.strategy is not None and _round_ends(run):
-            yield from state.strategy.end_of_round(state.model)
+        if _round_ends(run):
+            yield from end_round(run)
         if run.alone:
             decision.save, decision.stop = run.save_is_due(), run.interruption.received is not None
         elif run.agrees_with_gradients:
@@ -103,8 +103,24 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
             settle(run)
             yield from save(run)
     settle(run)
-    if state.strategy is not None and not _round_ends(run):  # what is scored is what all agree on
-        yield from state.strategy.end_of_round(state.model)
+    if not _round_ends(run):  # what is scored is what all agree on
+        yield from end_round(run)
+
+
+def end_round(run: Run) -> Generator[Collective, Answer, None]:
+    """All agree on weights. Where they had others meanwhile, only these go into the moving average, which is then the
+    same at all; they count for all steps of the round.
+    """
+    state = run.state
+    if state.strategy is None:
+        return
+    yield from state.strategy.end_of_round(state.model)
+    step = state.position.step
+    if state.average is None or not state.strategy.has_rounds() or state.sums.round_averaged == step:
+        return
+    began, length = _epoch_began(run), state.strategy.steps_per_round
+    state.average.update(state.model, step - (began if length is None else max(began, (step - 1) // length * length)))
+    state.sums.round_averaged = step
 
 
 @dataclass(slots=True)
@@ -161,6 +177,8 @@ def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
     *sums, total = yield Sum("buffers", [*sent, items])
     for buffer, summed in zip(buffers, sums, strict=True):
         buffer.copy_(summed / total if buffer.is_floating_point() else summed)
+    if run.state.average is not None:
+        run.state.average.take_buffers(run.state.model)
     run.state.sums.buffers_averaged = True
 
 
@@ -316,6 +334,11 @@ def _round_ends(run: Run) -> bool:
     if strategy is None or strategy.steps_per_round is None:
         return False
     return run.state.position.step % strategy.steps_per_round == 0
+
+
+def _epoch_began(run: Run) -> int:
+    """The number of steps before the running epoch."""
+    return int(run.state.history[-1]["step"]) if run.state.history else 0
 
 
 def _validation_is_due(run: Run) -> bool:

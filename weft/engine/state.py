@@ -52,6 +52,7 @@ class EpochSums:
     items: int = 0
     skipped_steps: int = 0
     buffers_averaged: bool = False  # at the end of the epoch; a run that resumes in validation must not do it twice
+    round_averaged: int = 0  # the step at whose end a round's weights went into the moving average, likewise
 
     @property
     def mean_loss(self) -> float:

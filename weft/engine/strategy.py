@@ -94,6 +94,10 @@ class Strategy:
         return
         yield
 
+    def has_rounds(self) -> bool:
+        """Whether participants train by themselves in between, and have the same weights when a round ends only."""
+        return type(self).end_of_round is not Strategy.end_of_round
+
     def own_tensors(self, model: nn.Module) -> frozenset[str]:
         """Names of the parameters and buffers that never leave a participant and may differ between them."""
         return frozenset(name for name, _ in model.named_buffers()) if self.buffers == "private" else frozenset()

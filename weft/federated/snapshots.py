@@ -20,7 +20,6 @@ from weft.engine.collectives import Answer, Collective, Gather
 from weft.engine.state import EpochSums
 from weft.errors import MessageRefused
 from weft.federated.hub import CONTROL, DIGESTS
-from weft.federated.wrapping import innermost
 
 State = dict[str, Any]
 _DEEPEST = 32
@@ -28,7 +27,7 @@ _DEEPEST = 32
 
 def has_rounds(strategy: Strategy) -> bool:
     """Whether sites train by themselves in between."""
-    return type(innermost(strategy)).end_of_round is not Strategy.end_of_round
+    return strategy.has_rounds()
 
 
 def weights_are_equal(run: Run) -> bool:
@@ -50,7 +49,7 @@ def shared_state(run: Run) -> State:
     shared["model"] = {name: tensor for name, tensor in state["model"].items() if name not in own}
     shared["position"] = asdict(run.state.position) | {"batch": _batches_of_epoch(run)}
     shared["strategy"] = state["strategy"].get("shared", {})
-    memory = not has_rounds(strategy)  # else each site's optimizer and average are its own; rates are those of all
+    memory = not has_rounds(strategy)  # else each site's optimizer is its own; rates are those of all
     shared["optimizers"] = {
         name: {
             "state": {
@@ -60,7 +59,7 @@ def shared_state(run: Run) -> State:
         }
         for name, part, names in _with_names(run, state["optimizers"])
     }
-    if memory and state["average"] is not None:
+    if state["average"] is not None:
         shared["average"] = {name: tensor for name, tensor in state["average"].items() if name not in own}
     if best is not None:
         weights, kept = run.checkpoints.load_best(best), strategy.own_tensors(run.state.model)  # of the end of an epoch

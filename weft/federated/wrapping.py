@@ -62,6 +62,10 @@ class Wrapper(Strategy):
         """Pass on, changed."""
         yield from self._changed(self.strategy.end_of_round(model))
 
+    def has_rounds(self) -> bool:
+        """Whether the strategy within has."""
+        return self.strategy.has_rounds()
+
     def _changed(self, steps: Exchange) -> Exchange:
         self.begin()
         collective = next(steps, None)
