@@ -19,6 +19,7 @@ DEFAULTS: Mapping[str, Any] = {
     "pretrained_path": None, "patience": 5, "num_folds": None, "split_ratio": (0.6, 0.2, 0.2),
     "monitor_metric": "f1", "metric_direction": "maximize", "score_delta": 1e-4,
     "log_header": "Loss|Accuracy,F1,Precision,Recall", "precision_bits": 32, "num_reducers": 2, "verbose": False,
+    "minimum_cells": 0,
 }  # fmt: skip
 OWN = "_own_arguments_"  # names of those that the constructor said: code of the site's own, not of the consortium
 _COUNTS = ("batch_size", "local_iterations", "epochs", "validation_epochs", "load_limit")
@@ -109,6 +110,9 @@ def _check(cache: dict[str, Any]) -> None:
         raise _wrong("metric_direction", cache["metric_direction"], "maximize or minimize")
     if cache["precision_bits"] not in (16, 32):
         raise _wrong("precision_bits", cache["precision_bits"], "16 or 32")
+    cells = cache["minimum_cells"]
+    if isinstance(cells, bool) or not isinstance(cells, int) or cells < 0:
+        raise _wrong("minimum_cells", cells, "a whole number from 0: how many items a bin has that leaves the site")
     ratio = cache["split_ratio"]
     if ratio is not None and not _is_ratio(ratio):
         raise _wrong("split_ratio", ratio, "two or three parts that sum to 1: [0.6, 0.2, 0.2]")

@@ -26,6 +26,7 @@ logger = logging.getLogger("weft")
 SHARED = (
     "mode", "agg_engine", "precision_bits", "epochs", "validation_epochs", "local_iterations", "learning_rate",
     "patience", "monitor_metric", "metric_direction", "score_delta", "log_header", "num_class", "seed",
+    "minimum_cells",
 )  # fmt: skip
 
 

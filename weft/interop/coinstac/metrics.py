@@ -6,7 +6,6 @@ own is pooled alike where its states are sums too (see `weft.interop.coinstac.sc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,79 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.errors import ConfigError, DataError
-from weft.interop.coinstac.config import metrics_eps, metrics_num_precision
-from weft.metrics.ranking import BINS, REACH
-from weft.metrics.ranks import Ranked
+from weft.errors import ConfigError
+from weft.interop.coinstac.auc import AUCROCMetrics
+from weft.interop.coinstac.measuring import COINNMetrics, labels_of_classes, require_equal
 
 __all__ = ["AUCROCMetrics", "COINNAverages", "COINNMetrics", "ConfusionMatrix", "Prf1a"]
-
-
-class COINNMetrics:
-    """Base class of scores: `add` a batch, `accumulate` another object, `get` the list of scores.
-
-    Args:
-        device: kept for classes of users that compute on one.
-
-    Attributes:
-        score_names: names of the scores that `get` gives, for a log that nobody headed.
-    """
-
-    score_names: tuple[str, ...] = ()
-
-    def __init__(self, device: Any = "cpu", **kw: Any) -> None:
-        self.device = device
-
-    def add(self, *args: Any, **kw: Any) -> None:
-        """Add the predictions and answers of a batch."""
-        raise NotImplementedError(f"{type(self).__name__} has no method add")
-
-    def accumulate(self, other: Any) -> None:
-        """Add all that another object of this class holds."""
-
-    def reset(self) -> None:
-        """Forget everything."""
-
-    def get(self, *args: Any, **kw: Any) -> list[float]:
-        """The scores, in the order of the log's header."""
-        return [0.0]
-
-    @property
-    def eps(self) -> float:
-        """A small number to divide by."""
-        return metrics_eps
-
-    @property
-    def num_precision(self) -> int:
-        """Digits that scores are rounded to."""
-        return metrics_num_precision
-
-    @property
-    def time(self) -> float:
-        """Seconds since 1970."""
-        return time.time()
-
-    def extract(self, name: str) -> float:
-        """A score by its name, for example the one that is monitored.
-
-        Raises:
-            ConfigError: this class has no such score.
-        """
-        score = getattr(self, name.lower(), None)
-        if score is None:
-            raise ConfigError(
-                f"monitor_metric is {name!r}, which {type(self).__name__} does not measure",
-                f"name a property or method of {type(self).__name__}, for example one of its scores",
-            )
-        return float(score() if callable(score) else score)
-
-    def serialize(self) -> Any:
-        """The state as numbers and lists, for JSON."""
-        raise NotImplementedError(f"{type(self).__name__} has no method serialize")
-
-    def reduce_sites(self, scores: Sequence[Any]) -> None:
-        """Take what `serialize` gave at several sites."""
-        raise NotImplementedError(f"{type(self).__name__} has no method reduce_sites")
 
 
 class COINNAverages(COINNMetrics):
@@ -160,8 +91,11 @@ class Prf1a(COINNMetrics):
         Raises:
             DataError: their numbers differ, or there are other classes.
         """
-        guess, answer = _labels(pred, 2, "predictions", binary=True), _labels(true, 2, "labels", binary=True)
-        _require_equal(guess, answer)
+        guess, answer = (
+            labels_of_classes(pred, 2, "predictions", binary=True),
+            labels_of_classes(true, 2, "labels", binary=True),
+        )
+        require_equal(guess, answer)
         counts = torch.bincount(2 * answer + guess, minlength=4).tolist()
         self.tn, self.fp, self.fn, self.tp = (
             had + more for had, more in zip((self.tn, self.fp, self.fn, self.tp), counts, strict=True)
@@ -247,9 +181,9 @@ class ConfusionMatrix(COINNMetrics):
         Raises:
             DataError: their numbers differ, or a class is out of range.
         """
-        guess = _labels(pred, self.num_classes, "predictions")
-        answer = _labels(true, self.num_classes, "labels")
-        _require_equal(guess, answer)
+        guess = labels_of_classes(pred, self.num_classes, "predictions")
+        answer = labels_of_classes(true, self.num_classes, "labels")
+        require_equal(guess, answer)
         cells = torch.bincount(answer * self.num_classes + guess, minlength=self.num_classes**2)
         self.matrix = self.matrix + cells.reshape(self.matrix.shape)
 
@@ -294,94 +228,6 @@ class ConfusionMatrix(COINNMetrics):
     def reduce_sites(self, scores: Sequence[Any]) -> None:
         """Add up the counts of sites."""
         self.matrix = torch.tensor(scores, dtype=torch.int64).sum(0)
-
-
-class AUCROCMetrics(COINNMetrics):
-    """Area under the ROC curve of two classes.
-
-    Positives and negatives are counted in 1024 bins of the log-odds over [-16, 16]. No item's probability leaves a
-    site.
-
-    Attributes:
-        positives, negatives: counts by bin, int64 [1024], from the lowest probability to the highest.
-    """
-
-    score_names = ("AUC",)
-
-    def __init__(self, device: Any = "cpu", **kw: Any) -> None:
-        super().__init__(device, **kw)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.positives, self.negatives = np.zeros(BINS, dtype=np.int64), np.zeros(BINS, dtype=np.int64)
-
-    def add(self, pred: Tensor, true: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            pred: probabilities of class 1, from 0 to 1.
-            true: classes, 0 or 1.
-
-        Raises:
-            DataError: numbers of both differ, or values are out of range.
-        """
-        chances = torch.as_tensor(pred).detach().double().flatten().cpu()
-        answer = _labels(true, 2, "labels", binary=True)
-        _require_equal(chances, answer)
-        if not bool(((chances >= 0) & (chances <= 1)).all()):
-            raise DataError(
-                f"AUCROCMetrics was given values from {float(chances.min())} to {float(chances.max())}",
-                "give probabilities of class 1, for example torch.softmax(out, 1)[:, 1]",
-            )
-        odds = torch.nan_to_num(torch.logit(chances), posinf=REACH, neginf=-REACH).clamp(-REACH, REACH)
-        places = ((odds + REACH) * (BINS / (2 * REACH))).long().clamp(0, BINS - 1)
-        counts = torch.bincount(places + BINS * answer, minlength=2 * BINS).numpy()
-        self.negatives, self.positives = self.negatives + counts[:BINS], self.positives + counts[BINS:]
-
-    def accumulate(self, other: Any) -> None:
-        """Add another object's counts."""
-        self.positives, self.negatives = self.positives + other.positives, self.negatives + other.negatives
-
-    def _area(self) -> tuple[float, float]:
-        return Ranked(self.positives[::-1].astype(np.float64), self.negatives[::-1].astype(np.float64)).auroc()
-
-    def auc(self) -> float:
-        """The area; nan where there is one class only."""
-        return self._area()[0]
-
-    def bound(self) -> float:
-        """How far bins may have moved the area."""
-        return self._area()[1]
-
-    def get(self, *args: Any, **kw: Any) -> list[float]:
-        """The area."""
-        return [round(self.auc(), self.num_precision)]
-
-    def serialize(self) -> Any:
-        """The counts by bin."""
-        return [self.positives.tolist(), self.negatives.tolist()]
-
-    def reduce_sites(self, scores: Sequence[Any]) -> None:
-        """Add up the counts of sites."""
-        self.positives, self.negatives = np.asarray(scores, dtype=np.int64).sum(0)
-
-
-def _labels(values: Any, classes: int, what: str, *, binary: bool = False) -> Tensor:
-    labels = torch.as_tensor(values).detach().flatten().long().cpu()
-    if binary:
-        labels = torch.where(labels == 255, 1, labels)  # masks in pictures
-    if labels.numel() and not bool(((labels >= 0) & (labels < classes)).all()):
-        raise DataError(
-            f"{what} are from {int(labels.min())} to {int(labels.max())}, but there are {classes} classes",
-            "classes are numbered from 0; num_class in the inputspec says how many there are",
-        )
-    return labels
-
-
-def _require_equal(pred: Tensor, true: Tensor) -> None:
-    if len(pred) != len(true):
-        raise DataError(f"{len(pred)} predictions for {len(true)} labels", "give one of each for every item")
 
 
 def _mean(shares: Tensor, seen: Tensor) -> float:

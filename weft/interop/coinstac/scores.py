@@ -17,7 +17,8 @@ from torch import Tensor
 
 from weft.errors import ConfigError, DataError
 from weft.interop.coinstac.arguments import DEFAULTS
-from weft.interop.coinstac.metrics import COINNMetrics
+from weft.interop.coinstac.auc import AUCROCMetrics
+from weft.interop.coinstac.measuring import COINNMetrics
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
 from weft.metrics.book import ScoreBook, make_setting
@@ -89,10 +90,12 @@ class Pooled:
     Args:
         make: makes an empty one.
         what: `new_metrics` or `new_averages`, for messages.
+        minimum: number of items that a bin of predictions has at least where it leaves a site.
     """
 
-    def __init__(self, make: Make, what: str) -> None:
-        self.make, self.what = make, what
+    def __init__(self, make: Make, what: str, minimum: int = 0) -> None:
+        self.make, self.what = _with_cells(make, minimum), what
+        make = self.make
         self.names = summed_attributes(make)
         if self.names is None and type(make()).reduce_sites is COINNMetrics.reduce_sites:
             kind = type(make())
@@ -123,7 +126,12 @@ class Pooled:
             called(self.own, "accumulate", self.own.accumulate, more)
 
     def states(self) -> list[Tensor]:
-        """Sums, float64; none for an object that has none."""
+        """Sums that may leave this site, float64; none for an object that has none."""
+        own = _leaving(self.own)
+        return [_wide(getattr(own, name)) for name in self.names or ()]
+
+    def kept(self) -> list[Tensor]:
+        """Sums as they are, for a state that stays at this site."""
         return [_wide(getattr(self.own, name)) for name in self.names or ()]
 
     def load(self, states: Sequence[Tensor]) -> None:
@@ -150,7 +158,8 @@ class Pooled:
         """The state of all sites together, for JSON: sums, or what each of them told."""
         if self.names is None:
             return self.heard or self.serialized()
-        return [_wide(getattr(self.value, name)).tolist() for name in self.names]
+        value = _leaving(self.value)
+        return [_wide(getattr(value, name)).tolist() for name in self.names]
 
     @property
     def value(self) -> Any:
@@ -161,6 +170,23 @@ class Pooled:
         """The scores in the order of the log."""
         found = called(self.value, f"{type(self.value).__name__}.get", self.value.get)
         return [float(score) for score in found]
+
+
+def _with_cells(make: Make, minimum: int) -> Make:
+    """Objects that keep bins of few items at their site, where a minimum is asked for and they have bins."""
+    if minimum <= 1 or not isinstance(make(), AUCROCMetrics):
+        return make
+
+    def made() -> Any:
+        one = make()
+        one.keep_cells(minimum)
+        return one
+
+    return made
+
+
+def _leaving(value: Any) -> Any:
+    return value.leaving() if isinstance(value, AUCROCMetrics) else value
 
 
 def _json(value: Any) -> Any:
@@ -199,7 +225,7 @@ class COINNScores(ScoreBook):
         self.trainer = trainer
         self.flush: Callable[[], None] = lambda: None
         self.averages = Pooled(trainer.new_averages, "new_averages")
-        self.metrics = Pooled(trainer.new_metrics, "new_metrics")
+        self.metrics = pooled_metrics(trainer)
         self.monitored = monitored(trainer.cache)
         better: Mode = "max" if trainer.cache["metric_direction"] == "maximize" else "min"
         self.labels = labels_of(trainer)
@@ -295,8 +321,10 @@ def pooled_line(trainer: COINNTrainer, told: Sequence[Mapping[str, list[Any]]]) 
         told: of each evaluation, what `COINNScores.told` said.
     """
     line: list[float] = []
-    for name, make in (("averages", trainer.new_averages), ("metrics", trainer.new_metrics)):
-        pooled = Pooled(make, f"new_{name}")
+    for name, pooled in (
+        ("averages", Pooled(trainer.new_averages, "new_averages")),
+        ("metrics", pooled_metrics(trainer)),
+    ):
         if pooled.names is None:
             pooled.reduce([entry for said in told for entry in said[name]])
         else:
@@ -304,6 +332,11 @@ def pooled_line(trainer: COINNTrainer, told: Sequence[Mapping[str, list[Any]]]) 
             pooled.load([torch.tensor(column, dtype=torch.float64).sum(0) for column in columns])
         line += pooled.line()
     return line
+
+
+def pooled_metrics(trainer: COINNTrainer) -> Pooled:
+    """Empty scores of a trainer, which tell others no bins of few items where its arguments say so."""
+    return Pooled(trainer.new_metrics, "new_metrics", int((trainer.cache or {}).get("minimum_cells") or 0))
 
 
 def monitored(cache: Mapping[str, Any]) -> str:

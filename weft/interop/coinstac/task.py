@@ -21,7 +21,7 @@ from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.metrics import COINNMetrics
 from weft.interop.coinstac.networks import joint_optimizer
-from weft.interop.coinstac.scores import COINNScores, Pooled
+from weft.interop.coinstac.scores import COINNScores, Pooled, pooled_metrics
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
 from weft.metrics import ScoreBook
@@ -54,7 +54,7 @@ class COINNTask(Task):
         super().__init__()
         self.trainer, self.learner = trainer, learner
         self.sent: dict[str, Any] = {}
-        self.training = Pooled(trainer.new_averages, "new_averages"), Pooled(trainer.new_metrics, "new_metrics")
+        self.training = Pooled(trainer.new_averages, "new_averages"), pooled_metrics(trainer)
         self.epoch, self.number = 0, 0
         self.lines: dict[int, list[float]] = {}
         self.items: dict[str, SiteItems] = {}
@@ -253,7 +253,7 @@ class COINNTask(Task):
         return {
             "epoch": self.epoch,
             "number": self.number,
-            "sums": [pooled.states() for pooled in self.training],
+            "sums": [pooled.kept() for pooled in self.training],
             "told": json.dumps([pooled.told for pooled in self.training]),
             "lines": json.dumps(self.lines),
             "cache": json.dumps(self._written()),
