@@ -21,7 +21,7 @@ _PUBLIC = {
     "evaluate": "weft.actions",
     "predict": "weft.actions",
     "reproduce": "weft.actions",
-    "check": "weft.actions",
+    "check": "weft.federated.checking",  # also of studies
 }
 __all__ = ["__version__", *_PUBLIC]
 

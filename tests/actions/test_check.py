@@ -17,7 +17,7 @@ from weft.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 FILES = sorted((REPOSITORY / "examples").glob("**/*.yaml"))
-EXAMPLES = [file for file in FILES if "federation:" not in file.read_text()]  # a study is looked at where its data lie
+EXAMPLES = [file for file in FILES if "federation:" not in file.read_text()]  # studies: tests/federated
 
 
 def experiment(folder: Path, **changes: Any) -> Path:

@@ -10,6 +10,8 @@ import typer
 from weft.cli.shared import Json, Set, looking, print_verdict
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from weft.actions.checking import CheckReport
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -30,7 +32,8 @@ def check(
 ) -> None:
     """Look at the experiment in FILE, its data and its first steps; exit code 1 when there are errors.
 
-    Nothing is trained or written. Every finding says what, where, the evidence, and what to do.
+    Nothing is trained or written. Every finding says what, where, the evidence, and what to do. Of a study, the data of
+    each site are looked at, what sets the sites apart, and what each would send.
     """
     with looking():
         from weft.federated.checking import check as action
@@ -47,11 +50,12 @@ def _print(report: CheckReport) -> None:
     from weft.actions.checking.estimates import words
 
     console = Console(highlight=False)
-    for split, seen in report.looked_at.items():
-        shapes = ", ".join("×".join(map(str, shape)) or "1" for facts in seen["inputs"] for shape in facts["shapes"])
-        console.print(Text(f"{split}: {seen['looked_at']:,} of {seen['items']:,} items looked at, inputs {shapes}"))
+    if report.study:
+        _print_sites(console, report)
+    else:
+        _print_splits(console, report)
     for line in words(report.estimates):
-        console.print(Text(line))
+        console.print(Text(f"simulated in one process, {line}" if report.study else line))
     for what, why in report.left_out.items():
         console.print(Text(f"left out: {what} ({why})"))
     if report.findings:
@@ -68,3 +72,28 @@ def _print(report: CheckReport) -> None:
         console.print(table)
     counts = ", ".join(f"{amount} {word}{'' if amount == 1 else 's'}" for word, amount in report.counts.items())
     console.print(Text(f"{report.name}: {counts}, in {report.seconds:.1f} s"))
+
+
+def _print_splits(console: Console, report: CheckReport) -> None:
+    from rich.text import Text
+
+    for split, seen in report.looked_at.items():
+        shapes = ", ".join("×".join(map(str, shape)) or "1" for facts in seen["inputs"] for shape in facts["shapes"])
+        console.print(Text(f"{split}: {seen['looked_at']:,} of {seen['items']:,} items looked at, inputs {shapes}"))
+
+
+def _print_sites(console: Console, report: CheckReport) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from weft.federated.checking.words import SPLITS, rows_of_sites, words_of_study
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("site", overflow="fold")
+    for name in (*SPLITS, "inputs", "batches", "sends"):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows_of_sites(report):
+        table.add_row(*map(Text, row))
+    console.print(table)
+    for line in words_of_study(report):
+        console.print(Text(line))

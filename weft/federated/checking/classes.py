@@ -14,7 +14,7 @@ from weft.actions.checking.samples import Looked
 
 _UNLIKE = 0.3  # total variation between the classes of a site and those of all, from which on it is worth a word
 _ENOUGH = 8  # training items of a site, from which on a statement about its classes means something
-_SIGMAS = 4.0  # how far beyond chance
+_SIGMAS = 3.0  # how far beyond chance
 
 
 def check_label_sets(places: Mapping[str, Place], findings: Findings) -> None:
@@ -59,7 +59,7 @@ def _check_spelling(at: Mapping[str, set[str]], findings: Findings) -> bool:
     """Names that differ in case, spaces or signs only; whether there are such."""
     spelled: dict[str, dict[str, list[str]]] = {}
     for name, labels in at.items():
-        for label in labels:
+        for label in sorted(labels):
             spelled.setdefault(_plain(label), {}).setdefault(label, []).append(name)
     unlike = {key: by_label for key, by_label in spelled.items() if len(by_label) > 1}
     for by_label in unlike.values():

@@ -105,7 +105,7 @@ def measure_traffic(run: Run, study: Experiment, steps_per_epoch: int, seconds: 
     assert study.federation is not None
     assert run.state.strategy is not None
     strategy, model = run.state.strategy, run.state.model
-    opening = _moved(run, same_weights(run))
+    opening = _moved(run, same_weights(run, run.participant))
     if study.federation.pretraining is not None:
         opening = opening * 2 + _moved(run, told_by_all("pretraining", len(run.cases)))
     strategy.watch(model)
