@@ -207,8 +207,7 @@ def test_values_that_are_not_finite_are_told_with_their_site_alone(tmp_path: Pat
     assert {one.where.split(":")[0] for one in told(report, "not finite")} == {"south"}
     assert report.left_out["model"].endswith("not finite")
     assert not told(report, "data")
-    normalised = {"over": "the training items of all sites", "items": {"north": 12}}  # south's would spoil all others
-    assert report.study["normalised"] == (normalised if scaled else None)
+    assert report.study["normalised"] == ({"north": 12} if scaled else None)  # south's would spoil all others
 
 
 def files(folder: Path, shared: range = range(0), **changes: Any) -> Path:
@@ -564,7 +563,7 @@ def test_what_sites_are_told_to_send_is_what_they_send(tmp_path: Path, changes: 
 
 def test_what_is_normalised_together_and_where_training_begins_is_told(tmp_path: Path) -> None:
     report = check(study(tmp_path, federation__pretraining={"epochs": 1}))
-    assert report.study["normalised"]["items"] == {"north": 24, "south": 36, "west": 30}
+    assert report.study["normalised"] == {"north": 24, "south": 36, "west": 30}
     assert report.study["pretraining"] == {"site": "south", "items": 36}
     assert json.dumps(report.as_dict())
     assert check(study(tmp_path, dataset__standardize=False)).study["normalised"] is None

@@ -38,7 +38,7 @@ class SitesData:
         broken: findings of those that could not be.
         classes: by site the names that occur there; empty where targets are no classes.
         shapes: by site those of the means of its inputs, with `standardize`.
-        pooled_items: by site the training items that mean and scale come from; empty where nothing is scaled.
+        scaled: the sites whose training items mean and scale come from; none where nothing is scaled.
         counts: by site the bytes of what it tells before training.
     """
 
@@ -48,7 +48,7 @@ class SitesData:
     broken: dict[str, Findings] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     shapes: dict[str, list[list[int]]] = field(default_factory=dict)
-    pooled_items: dict[str, int] = field(default_factory=dict)
+    scaled: list[str] = field(default_factory=list)
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def read(self, seconds: float) -> None:
@@ -127,7 +127,7 @@ class SitesData:
             place.experiment = place.experiment.model_copy(update={"dataset": plain})
         if shapes is None or not any(usable.values()):
             return None
-        self.pooled_items = {name: found[0].count for name, found in usable.items() if found}
+        self.scaled = [name for name, found in usable.items() if found]
         self.together({name: told_by_all("shapes", self.shapes.get(name, [])) for name in usable})
         told = self.together({name: pooled_scales(found, shapes) for name, found in usable.items()})
         scales: list[dict[str, Any]] = next(iter(told.values()))

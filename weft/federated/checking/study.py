@@ -143,9 +143,8 @@ class _StudyCheck:
                 }
                 for name, place in self.sites.places.items()
             },
-            "normalised": {"over": "the training items of all sites", "items": self.sites.pooled_items}
-            if self.sites.pooled_items else None,
-        }  # fmt: skip
+            "normalised": {name: items[name] for name in self.sites.scaled if name in items} or None,
+        }
         if self.federation.pretraining is not None and items:
             largest = max(items, key=items.__getitem__)
             self.report.study["pretraining"] = {"site": largest, "items": items[largest]}
