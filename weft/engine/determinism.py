@@ -54,6 +54,7 @@ def reproducible(*, threads: int, deterministic: bool, device: torch.device) -> 
             yield
         finally:
             torch.set_num_threads(threads_before)
-            torch.use_deterministic_algorithms(deterministic_before)
+            if torch.are_deterministic_algorithms_enabled() != deterministic_before:  # it imports torch's compiler
+                torch.use_deterministic_algorithms(deterministic_before)
             settings.fill_uninitialized_memory = fill_before
             torch.backends.cudnn.benchmark = benchmark_before

@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from weft.config import Component, Experiment, Namespace
+from weft.engine.uncompiled import spare_compiler
 from weft.errors import ConfigError
 from weft.tasks import OwnOptimizer, Task
 
@@ -39,6 +40,7 @@ def build_optimizer(
     Raises:
         ConfigError: none is named for it, it has no parameters, or what is named is no optimizer.
     """
+    spare_compiler()
     training = experiment.training
     component = training.optimizers.get(network) or training.optimizer
     if component is None:

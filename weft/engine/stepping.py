@@ -22,8 +22,8 @@ from weft.engine.collectives import Answer, Collective
 from weft.engine.exchange import exchanging
 from weft.engine.run import Run
 from weft.engine.strategy import Gradients
-from weft.engine.uncompiled import step_of
 from weft.engine.telling import everybodys
+from weft.engine.uncompiled import step_of
 from weft.errors import NotFiniteError, ProtocolError, UsageError
 from weft.tasks import Update
 
