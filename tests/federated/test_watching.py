@@ -145,3 +145,64 @@ def test_who_watches_through_a_site_that_left_is_told_the_end(tmp_path: Path) ->
     assert done.result["told"] is True
     said = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     assert said[-1] == {"end": done.scores}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"event": "leaves", "site": "north", "step": 10}],
+        pytest.param([{"event": "leaves", "site": "north", "step": 3, "returns": 11}], marks=pytest.mark.slow),
+        pytest.param(  # the one that took its place leaves, too, when it is back
+            [
+                {"event": "leaves", "site": "north", "step": 3, "exchange": 2, "returns": 6},
+                {"event": "leaves", "site": "south", "step": 12},
+            ],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_another_site_takes_the_place_of_the_one_that_left(events: list[dict[str, Any]], tmp_path: Path) -> None:
+    told = {"tests.federated.test_watching.Told": {"file": str(tmp_path / "told.jsonl")}}
+    done = simulate(study(run__observers=[told]), out=tmp_path / "study", scenario={"events": events})
+    site = next(name for name in ("north", "south", "west") if name not in done.result["away"])
+    history = rows_of(done.path / "history.csv")
+    assert history == rows_of(done.path / "sites" / site / "history.csv")
+    assert len(history) == done.result["epochs"] == 3
+    said = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert [next(iter(one)) for one in said] == ["start", *["accuracy"] * 3, "end"]
+    points = read_points(done.path / "tensorboard")["validation/accuracy"]
+    assert [step for step, _ in points] == [int(row["step"]) for row in history]
+
+
+class SeesHistory(Observer):
+    """Writes down how much of a study's history there was after each of its epochs.
+
+    Args:
+        file: where.
+    """
+
+    for_study = True
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+        self.history = Path()
+
+    def on_start(self, start: Start) -> None:
+        assert start.run_path is not None
+        self.history = start.run_path / "history.csv"
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        with self.file.open("a") as handle:
+            handle.write(f"{len(rows_of(self.history))}\n")
+
+
+@pytest.mark.slow
+def test_a_study_that_goes_on_without_its_first_site_is_watched(tmp_path: Path) -> None:
+    away = {"event": "leaves", "site": "north", "step": 5}
+    simulate_and_die(study(), tmp_path / "study", "south", 2, scenario={"events": [away]})
+    seen = tmp_path / "seen"
+    watching = json.dumps([{"tests.federated.test_watching.SeesHistory": {"file": str(seen)}}])
+    done = simulate(tmp_path / "study", [f"run.observers={watching}"], resume=True)
+    assert done.result["away"] == ["north"]
+    assert seen.read_text().split() == ["2", "3"]  # south alone had saved the end of the second epoch
+    assert len(rows_of(done.path / "history.csv")) == 3

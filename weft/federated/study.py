@@ -27,7 +27,6 @@ from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint, refuse_while_loading
 from weft.engine import CheckpointFolder, Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
-from weft.engine.run import Observers
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
 from weft.errors import MessageRefused, NotFiniteError, UsageError
@@ -43,7 +42,7 @@ from weft.federated.scenario import Scenario, load_scenario, write_scenario
 from weft.federated.simulation import Sites
 from weft.federated.site import Site, boundaries_in
 from weft.federated.traffic import summary, trained
-from weft.federated.watching import PooledHistory, facts_of_study, observers_of_site, observers_of_study
+from weft.federated.watching import PooledHistory, Watchers, facts_of_study, observers_of_site, observers_of_study
 from weft.monitor import ConsoleSummary, ProgressBar, messages_kept
 from weft.runs import RunDirectory, append_experiment_row
 
@@ -183,7 +182,8 @@ class _Study:
         self.memory = HubMemory(directory, self.hub, keep=2 * max(experiment.run.keep_last, 3))
         self.names: list[str] = []  # of the sites that may begin
         self.back: set[str] = set()  # sites that were away when the others saved, and are back now
-        self.watching: list[Observer] = []  # the study, through its first site
+        self.watching: list[Observer] = []  # the study
+        self.watchers: Watchers | None = None  # they, through one of its sites
         self.profile = Profile(directory, self.hub.names)
 
     def run(self, *, compare: bool) -> TrainedRun:
@@ -209,8 +209,8 @@ class _Study:
             for site in self.sites:
                 if site.run is not None:
                     site.run.observers.notify("on_error", error)
-            if self.described and self.sites and self.sites[0].run is None:  # whoever watches through it has not heard
-                Observers(self.watching).notify("on_error", error)
+            if self.watchers is not None and (self.described or any(site.run is not None for site in self.sites)):
+                self.watchers.observers.notify("on_error", error)
             write_failure(self.directory, error, time.monotonic() - started)
             raise
         finally:
@@ -238,17 +238,16 @@ class _Study:
         resuming = self._resuming() if self.resumed else None
         self._join(resuming)
         self.watching = self._watching()
+        self.watchers = Watchers(self.watching, self.hub.members[0], self.sites)
         for name in self.names:
             path = self.directory.sites / name
             opened = RunDirectory.open(path, writing=True) if self.resumed else RunDirectory.create(path)
             own = stack.enter_context(opened)
-            first = name == self.names[0]
             site = Site(
                 self.experiment, name, own, names=self.names, resumed=self.resumed, threads=self.threads,
                 interruption=interruption, saving=self.memory.note,
                 observers=[
-                    self.profile.sites[name], *observers_of_site(self.experiment, name),
-                    *(self.watching if first else []),
+                    self.profile.sites[name], *observers_of_site(self.experiment, name), self.watchers.at(name),
                 ],
             )  # fmt: skip
             self.sites.append(site)
@@ -275,7 +274,7 @@ class _Study:
         return None
 
     def _watching(self) -> list[Observer]:
-        """Who watches the study through its first site: what all agree on is the same at each."""
+        """Who watches the study, whose history is written, too."""
         bar = ProgressBar(beside=self.profile.table)
         shown: list[Observer] = [bar, ConsoleSummary()] if self.experiment.run.progress else []
         return [PooledHistory(self.directory.history()), *observers_of_study(self.experiment, self.directory, shown)]
@@ -341,8 +340,8 @@ class _Study:
         directory.write_result(result)
         for site in there:
             site.built.observers.notify("on_end", results[site.name])
-        if self.sites[0] is not first:  # whoever watches through it has not heard
-            Observers(self.watching).notify("on_end", results[first.name])
+        if self.watchers is not None:
+            self.watchers.observers.notify("on_end", results[first.name])
         report_on(directory)
         return TrainedRun(directory.path, result)
 

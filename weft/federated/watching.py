@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weft.config import Component, Experiment
 from weft.engine import Epoch, Observer, RunResult, Start, Step, Validation
@@ -13,6 +14,9 @@ from weft.monitor import Debugging, LogFile, StepsCSV, TensorBoard, Waiting
 from weft.monitor.carbon import carbon_of
 from weft.monitor.notifications import notifications_of
 from weft.runs import History, RunDirectory
+
+if TYPE_CHECKING:
+    from weft.federated.site import Site
 
 
 def observers_of_site(study: Experiment, name: str) -> list[Observer]:
@@ -51,10 +55,67 @@ def is_for_study(experiment: Experiment, component: Component) -> bool:
     return bool(getattr(experiment.namespace().find(component, "observer"), "for_study", False))
 
 
-class ShownAsStudy(Observer):
-    """Shows what happens at the first site as what happens in the study.
+class Watchers:
+    """Tells those who watch a study what happens at one of its sites. When that has left, another one takes its place
+    and keeps it: events of all sites fall between the same exchanges, so none is told twice or left out.
 
-    The study is described soon after its first site has begun; its start is told with what comes next.
+    Args:
+        watching: who watches.
+        first: name of the site that is listened to until one is there.
+        sites: of the study, in order of names; they may come later.
+    """
+
+    def __init__(self, watching: Sequence[Observer], first: str, sites: Sequence[Site]) -> None:
+        self.observers = Observers(list(watching))
+        self._first, self._sites = first, sites
+        self._heard: Site | None = None
+
+    def at(self, name: str) -> Observer:
+        """What a site's run tells its events."""
+        return _AtSite(self, name)
+
+    def listen_to(self, name: str) -> bool:
+        """Whether it is this site that is listened to now."""
+        if self._heard is None or self._heard.run is None:
+            self._heard = next((site for site in self._sites if site.run is not None), self._heard)
+        return name == (self._first if self._heard is None else self._heard.name)
+
+
+class _AtSite(Observer):
+    """Passes on what happens at a site while that is the one that is listened to; ends and errors are the study's.
+
+    Args:
+        watchers: to whom.
+        name: of the site.
+    """
+
+    def __init__(self, watchers: Watchers, name: str) -> None:
+        self._watchers, self._name = watchers, name
+
+    def on_build(self, run: Any) -> None:
+        self._tell("on_build", run)
+
+    def on_start(self, start: Start) -> None:
+        self._tell("on_start", start)
+
+    def on_step(self, step: Step) -> None:
+        self._tell("on_step", step)
+
+    def on_validation(self, progress: Validation) -> None:
+        self._tell("on_validation", progress)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._tell("on_epoch", epoch)
+
+    def _tell(self, event: str, told: object) -> None:
+        if self._watchers.listen_to(self._name):
+            self._watchers.observers.notify(event, told)
+
+
+class ShownAsStudy(Observer):
+    """Shows what happens at the site that is listened to as what happens in the study.
+
+    The study is described soon after that site has begun; its start is told with what comes next.
 
     Args:
         name: of the study.
