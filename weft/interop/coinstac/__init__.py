@@ -34,7 +34,15 @@ _PLACES = {
     "COINNRemote": "nodes",
     "COINNTrainer": "trainer",
 }
-_MODULES = ("config", "data", "io", "metrics", "utils")  # the original's, which users reach through the package
+_MODULES = (
+    "config",
+    "data",
+    "io",
+    "metrics",
+    "nn",
+    "utils",
+    "vision",
+)  # the original's, which users reach through the package
 
 
 def __getattr__(name: str) -> Any:

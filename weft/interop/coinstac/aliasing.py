@@ -18,8 +18,8 @@ OURS = "weft.interop.coinstac"
 MOVED = {
     "nodes": "", "nodes.local": "", "nodes.remote": "", "distrib": "", "distrib.nodes": "", "distrib.nodes.local": "",
     "distrib.nodes.remote": "", "distrib.local": "", "distrib.remote": "", "distrib.learner": "learner",
-    "distrib.reducer": "reducer", "metrics.metrics": "metrics", "data.data": "data",
-    "data.datautils": "datautils",
+    "distrib.reducer": "reducer", "metrics.metrics": "metrics", "metrics.loss": "losses", "data.data": "data",
+    "data.datautils": "datautils", "nn.basetrainer": "nn", "utils.utils": "utils",
 }  # fmt: skip
 
 

@@ -138,7 +138,7 @@ class COINNDataHandle:
         """
         every = {**self.cache, **self.loader_arguments(str(handle_key)), **kw}
         arguments = {key: every[key] for key in _OF_TORCH if every.get(key) is not None}
-        return DataLoader(collate_fn=_without_missing, **arguments)
+        return DataLoader(collate_fn=safe_collate, **arguments)
 
     def begin_step(self, batches: Sequence[Any]) -> None:
         """Have `next_iter` give the batches of a step, as often as `local_iterations` says; a last one may be short."""
@@ -175,6 +175,6 @@ def require_plain_loading(kind: type[COINNDataHandle]) -> None:
             )
 
 
-def _without_missing(items: list[Any]) -> Any:
+def safe_collate(items: list[Any]) -> Any:
     """A batch of the items that could be loaded: a dataset returns None for others."""
     return default_collate([item for item in items if item])

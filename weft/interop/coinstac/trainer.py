@@ -16,6 +16,7 @@ from weft.interop.coinstac.collected import CollectedList, mean_of, side_by_side
 from weft.interop.coinstac.config.keys import Key
 from weft.interop.coinstac.dataset import base_directory
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
+from weft.interop.coinstac.utils.tensorutils import initialize_weights
 from weft.runs.files import write_atomically
 
 _SOURCE = "coinstac"
@@ -215,13 +216,3 @@ def pretrained_file(cache: Mapping[str, Any], state: Mapping[str, Any]) -> Path 
     if not file.is_file():
         raise ConfigError(f"pretrained_path is {named!r}, but there is no file {file}", "check the inputspec")
     return file
-
-
-def initialize_weights(*models: nn.Module) -> None:
-    """Draw weights of linear layers and 2D convolutions after He et al., 2015, arXiv:1502.01852; biases become 0."""
-    for model in models:
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)

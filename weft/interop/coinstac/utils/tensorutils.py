@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weft.errors import DataError
 
@@ -56,3 +56,22 @@ def load_arrays(file_path: str | Path) -> list[Array]:
             return [content[name] for name in sorted(content.files)]
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
         raise DataError(f"{file_path} holds no arrays of numbers: {error}", "write it with save_arrays") from error
+
+
+def safe_concat(large: Tensor, small: Tensor) -> Tensor:
+    """The middle of one tensor beside another, whose extent is at most as large, along the channels (dimension 1)."""
+    cut = [slice(None), slice(None)]
+    for wide, narrow in zip(large.shape[2:], small.shape[2:], strict=True):
+        start = (wide - narrow) // 2
+        cut.append(slice(start, start + narrow))
+    return torch.cat([large[tuple(cut)], small], 1)
+
+
+def initialize_weights(*models: nn.Module) -> None:
+    """Draw weights of linear layers and 2D convolutions after He et al., 2015, arXiv:1502.01852; biases become 0."""
+    for model in models:
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
