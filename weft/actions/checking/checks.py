@@ -175,7 +175,9 @@ class _Check:
 
 
 # Errors after which training need not be tried: it would fail, or tell the same once more.
-_NO_TRAINING = ("not finite", "float labels", "bad items", "batch size", "no training split", "label values")
+_NO_TRAINING = (
+    "not finite", "float labels", "bad items", "batch size", "no training split", "label values", "unlike labels",
+)  # fmt: skip
 
 
 def prevents_training(report: CheckReport) -> bool:

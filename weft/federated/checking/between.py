@@ -117,7 +117,7 @@ def _report_common(first: str, second: str, found: Sequence[_Common], findings: 
     grave = any(one.leaks and one.share >= GRAVE and one.items > 1 for one in found)
     message = (
         f"{count(sum(one.items for one in found), 'item')} of {second} have the inputs of one of {first}, namely of "
-        f"{'; '.join(one.words() for one in ordered)}: {listed(ordered[0].examples(), 3)}"
+        f"{listed((one.words() for one in ordered), 3)}: {listed(ordered[0].examples(), 3)}"
     )
     findings.report(
         "note" if expected else "error" if grave else "warning",

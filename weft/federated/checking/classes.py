@@ -61,13 +61,15 @@ def _check_spelling(at: Mapping[str, set[str]], findings: Findings) -> bool:
     for name, labels in at.items():
         for label in sorted(labels):
             spelled.setdefault(_plain(label), {}).setdefault(label, []).append(name)
-    unlike = {key: by_label for key, by_label in spelled.items() if len(by_label) > 1}
-    for by_label in unlike.values():
-        sites = sorted({name for names in by_label.values() for name in names})
-        told = "; ".join(f"{label!r} at {listed(names)}" for label, names in sorted(by_label.items()))
+    unlike = [by_label for _, by_label in sorted(spelled.items()) if len(by_label) > 1]
+    if unlike:
+        sites = sorted({name for by_label in unlike for names in by_label.values() for name in names})
+        told = (
+            " and ".join(f"{label!r} ({listed(by_label[label])})" for label in sorted(by_label)) for by_label in unlike
+        )
         findings.error(
-            "unlike labels", ", ".join(sites), f"labels that look like one are two classes here: {told}",
-            "write them alike at all sites", sites=sites, labels=sorted(by_label),
+            "unlike labels", ", ".join(sites), f"labels that look like one are two classes here: {listed(told)}",
+            "write them alike at all sites", sites=sites, labels=[sorted(by_label) for by_label in unlike],
         )  # fmt: skip
     return bool(unlike)
 
@@ -132,10 +134,14 @@ class ClassesOfStudy:
         if "train" in pooled and not self.maps:
             check_balance(pooled["train"], self.names, compensated, findings, "all sites: train")
             self._check_unlike({name: own["train"] for name, own in counts.items() if "train" in own}, findings)
-        for name, by_split in counts.items():
-            for split, amounts in by_split.items():
-                if self.looked[name][split].complete:
-                    self._check_missing(name, split, amounts, pooled[split], findings)
+        lacking = {
+            (name, split): missing
+            for name, by_split in counts.items()
+            for split, amounts in by_split.items()
+            if self.looked[name][split].complete and (missing := self._of(amounts, pooled[split]))
+        }
+        self._tell_lacking({at: missing for at, missing in lacking.items() if at[1] == "train"}, findings)
+        self._tell_lacking({at: missing for at, missing in lacking.items() if at[1] != "train"}, findings)
 
     def _complete(self, split: str | None = None) -> bool:
         every = [seen for by_split in self.looked.values() for key, seen in by_split.items() if split in (None, key)]
@@ -165,28 +171,27 @@ class ClassesOfStudy:
                 "divide the data with dataset.split.stratified: true, or bring such items in", classes=missing,
             )  # fmt: skip
 
-    def _check_missing(
-        self, site: str, split: str, amounts: Sequence[int], pooled: Sequence[int], findings: Findings
-    ) -> None:
-        missing = self._of(amounts, pooled)
-        if not missing:
+    def _tell_lacking(self, lacking: Mapping[tuple[str, str], Sequence[str]], findings: Findings) -> None:
+        """Classes that a site lacks and others have, all in splits for training, or all in others."""
+        if not lacking:
             return
-        word = "pixel" if self.maps else "item"
-        elsewhere = max(pooled[self.names.index(name)] for name in missing)
-        message = f"class {listed(missing)} has no {word} in {split} here, but {elsewhere} at other sites"
-        if split != "train":
-            findings.note(
-                "missing class", f"{site}: {split}",
-                f"{message}: of its own scores those that need this class say nothing, the pooled ones do", "",
-                sites=[site], classes=missing,
-            )  # fmt: skip
-            return
+        training = all(split == "train" for _, split in lacking)
+        sites = list(dict.fromkeys(site for site, _ in lacking))
+        told = "; ".join(
+            f"{split} of {site} has no {listed(names)}" for (site, split), names in list(lacking.items())[:6]
+        )
+        told += f"; and {len(lacking) - 6} more" if len(lacking) > 6 else ""
+        if not training:
+            what = "of these sites' own scores those that need the class say nothing, the pooled ones do"
+        elif self.apart:
+            what = "in each round the models of these sites forget the class"
+        else:
+            what = "they learn the class from the others, step by step"
         findings.report(
-            "warning" if self.apart else "note", "missing class", f"{site}: train",
-            message + (": in each round its model forgets the class" if self.apart else "; dSGD and its kin "
-                       "learn it from the others"),
-            "use dSGD, SCAFFOLD or FedProx, or fewer federation.steps_per_round" if self.apart else "",
-            sites=[site], classes=missing,
+            "warning" if training and self.apart else "note", "missing class",
+            f"{listed(sites)}: {'train' if training else 'scores'}", f"{told}; other sites have some: {what}",
+            "use dSGD, SCAFFOLD or FedProx, or fewer federation.steps_per_round" if training and self.apart else "",
+            sites=sites, classes={f"{site}: {split}": list(names) for (site, split), names in lacking.items()},
         )  # fmt: skip
 
     def _check_unlike(self, train: Mapping[str, Sequence[int]], findings: Findings) -> None:
