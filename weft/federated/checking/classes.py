@@ -36,7 +36,7 @@ def check_label_sets(places: Mapping[str, Place], findings: Findings) -> None:
         findings.report(
             "error" if all(len(at[name]) > 1 for name in pair) else "warning",
             "unlike labels",
-            ", ".join(pair),
+            listed(pair),
             "; ".join(f"{name} has {listed(sorted(at[name]))}" for name in pair)
             + ": none of these labels occurs at another site"
             + ("" if len(pair) > 1 else f" ({listed(sorted(set().union(*(at[o] for o in at if o != pair[0]))))})"),
@@ -68,7 +68,7 @@ def _check_spelling(at: Mapping[str, set[str]], findings: Findings) -> bool:
             " and ".join(f"{label!r} ({listed(by_label[label])})" for label in sorted(by_label)) for by_label in unlike
         )
         findings.error(
-            "unlike labels", ", ".join(sites), f"labels that look like one are two classes here: {listed(told)}",
+            "unlike labels", listed(sites), f"labels that look like one are two classes here: {listed(told)}",
             "write them alike at all sites", sites=sites, labels=[sorted(by_label) for by_label in unlike],
         )  # fmt: skip
     return bool(unlike)
@@ -91,7 +91,7 @@ def _check_counting(at: Mapping[str, set[str]], findings: Findings) -> None:
     ]  # fmt: skip
     if shifted:
         findings.warning(
-            "unlike labels", ", ".join(shifted),
+            "unlike labels", listed(shifted),
             f"labels of {listed(shifted)} are {listed(sorted(numbers[shifted[0]]))}, those of {listed(zero)} "
             f"{listed(sorted(next(iter(zero.values()))))}: do some sites count classes from 1?",
             "count classes from 0 at all sites", sites=shifted,
@@ -212,7 +212,7 @@ class ClassesOfStudy:
             return
         told = "; ".join(f"{name}: {self._shares(train[name])}" for name in unlike)
         findings.report(
-            "warning" if self.apart else "note", "unlike classes", ", ".join(unlike),
+            "warning" if self.apart else "note", "unlike classes", listed(unlike),
             f"classes are unlike those of all sites together ({self._shares(everywhere.tolist())}): {told}",
             "models of sites drift apart in each round: use dSGD, SCAFFOLD or FedProx, or fewer "
             "federation.steps_per_round" if self.apart else "look at the scores of each site, too",

@@ -37,7 +37,7 @@ def check_sizes(items: Mapping[str, int], findings: Findings, *, equal_votes: bo
         told = listed(f"{name} ({amount})" for name, amount in few.items())
         findings.warning(
             "few items",
-            ", ".join(few),
+            listed(few),
             f"very few training items at {told}: sums over so few (means, gradients) tell what single ones are",
             "put such data together with another site's, or leave the site out",
             sites=list(few),
@@ -89,7 +89,7 @@ def check_epochs(study: Experiment, batches: Mapping[str, int], findings: Findin
         what = f"{first}where the first site ends, but {have}: in an epoch are visited {seen}"
         remedy = "federation.uneven: weight_zero visits every item once in an epoch"
     findings.report(
-        "warning" if grave else "note", "uneven epochs", ", ".join(other), what, remedy if grave else "",
+        "warning" if grave else "note", "uneven epochs", listed(other), what, remedy if grave else "",
         sites=list(other), batches=dict(batches), epoch=epoch, uneven=uneven,
     )  # fmt: skip
 
