@@ -270,6 +270,15 @@ def test_a_table_that_two_sites_name_is_a_leak(tmp_path: Path) -> None:
     assert "60 items of west" in found(check(file), "same item at two sites", "error", "south", "west").message
 
 
+def test_of_many_sites_with_a_table_in_common_a_few_pairs_are_told_one_by_one(tmp_path: Path) -> None:
+    sites = {f"site{number}": {"table": {"file": "south.csv"}} for number in range(6)}
+    report = check(study(tmp_path, federation__sites=sites))
+    leaks = told(report, "same item at two sites")
+    assert [one.severity for one in leaks] == ["error"] * 10 + ["warning"]
+    assert leaks[-1].message.startswith("5 more pairs")
+    assert {site for one in leaks for site in one.evidence["sites"]} == set(sites)
+
+
 def test_rows_that_two_sites_train_on_count_twice(tmp_path: Path) -> None:
     tables: dict[str, dict[str, str]] = {}
     shared = {name: values[:10] for name, values in columns("south").items()}
@@ -314,9 +323,9 @@ def test_people_who_occur_at_two_sites_are_told(tmp_path: Path, named: bool) -> 
         tables[name] = columns(name) | {"patient": ["n3", "n4", *people[2:]] if number else people}
     changes = {"dataset__group": "patient", "dataset__split": {"ratio": [0.6, 0.2, 0.2], "grouped": True}}
     report = check(study(tmp_path, tables, **(changes if named else {})))
-    pairs = {one.where for one in told(report, "same group at two sites")}
-    assert pairs == {"north, south", "north, west", "south, west"}
-    assert "n3, n4" in told(report, "same group at two sites")[0].message
+    finding = found(report, "same group at two sites", "warning", "north", "south", "west")
+    assert "north and south 2 (n3, n4)" in finding.message
+    assert set(finding.evidence["pairs"]) == {"north and south", "north and west", "south and west"}
 
 
 def test_sites_that_count_their_people_from_one_are_asked_about_once(tmp_path: Path) -> None:

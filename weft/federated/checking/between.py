@@ -24,6 +24,7 @@ from weft.actions.checking.samples import Looked
 
 SAME_ITEM = "same item at two sites"
 _NUMBERED_ANEW = 0.5  # share of the names of one site at another, from which on both seem to count from 1
+_MOST_PAIRS = 10  # of sites, each of which is a finding of its own
 _REMEDY = (
     "leave the copies out at all sites but one: what one site trains on must not be what another is scored on, and "
     "what lies at two sites counts twice"
@@ -40,7 +41,8 @@ def check_same_items(places: Mapping[str, Place], findings: Findings) -> None:
     scaled = {name: "standardize" in place.opened.statistics for name, place in places.items()}
     alike = {name: place for name, place in places.items() if scaled[name] == any(scaled.values())}
     hashes = {name: {split: item_hashes(seen) for split, seen in place.looked.items()} for name, place in alike.items()}
-    for first, second in _sharing(hashes):
+    sharing = _sharing(hashes)
+    for first, second in sharing[:_MOST_PAIRS]:
         pairs = [
             _Common(first, second, a, b, alike[first].looked[a], alike[second].looked[b], found)
             for a in hashes[first]
@@ -48,6 +50,12 @@ def check_same_items(places: Mapping[str, Place], findings: Findings) -> None:
             if (found := common_samples({"first": hashes[first][a], "second": hashes[second][b]}, "first", "second"))
         ]
         _report_common(first, second, pairs, findings)
+    if more := sharing[_MOST_PAIRS:]:
+        sites = sorted({name for pair in more for name in pair})
+        findings.warning(
+            SAME_ITEM, listed(sites), f"{count(len(more), 'more pair')} of sites have items in common", _REMEDY,
+            sites=sites, pairs=more,
+        )  # fmt: skip
 
 
 def _sharing(hashes: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -145,7 +153,8 @@ def check_same_files(places: Mapping[str, Place], findings: Findings, seconds: f
     """
     parts = {(name, split): part for name, place in places.items() for split, part in place.parts.items()}
     owners = {f"{name}: {split}": (name, split) for name, split in parts}
-    known = {tuple(one.evidence["sites"]) for one in findings if one.check == SAME_ITEM}
+    told = [one.evidence for one in findings if one.check == SAME_ITEM]
+    known = {tuple(pair) for evidence in told for pair in evidence.get("pairs", [evidence["sites"]])}
     named = {f"{name}: {split}": part for (name, split), part in parts.items()}
     found: dict[tuple[str, str], list[tuple[tuple[str, str], tuple[str, str], str]]] = {}
     for one, two, words in same_files(named, seconds, lambda one, two: owners[one][0] != owners[two][0]):
@@ -189,13 +198,14 @@ def check_same_people(places: Mapping[str, Place], findings: Findings) -> None:
                 "where each site counts from 1 nothing is wrong; where they are the same people, leave them out at all "
                 "sites but one", sites=sites, column=column,
             )  # fmt: skip
-        for pair in sorted(shared.keys() - set(anew)):
-            common = sorted(shared[pair])
+        few = {pair: sorted(values) for pair, values in sorted(shared.items()) if pair not in anew}
+        if few:
+            sites = sorted({name for pair in few for name in pair})
+            told = listed(f"{' and '.join(pair)} {len(values)} ({listed(values, 3)})" for pair, values in few.items())
             findings.warning(
-                "same group at two sites", ", ".join(pair),
-                f"{count(len(common), 'value')} of '{column}' occur at both: {listed(common)}",
-                "see whether they are the same people; if so, leave them out at one of the sites",
-                sites=list(pair), column=column, groups=common[:50],
+                "same group at two sites", listed(sites), f"values of '{column}' occur at two sites: {told}",
+                "see whether they are the same people; if so, leave them out at all sites but one",
+                sites=sites, column=column, pairs={" and ".join(pair): values[:50] for pair, values in few.items()},
             )  # fmt: skip
 
 
