@@ -44,7 +44,9 @@ def make_tables(sites: int, rows: int) -> list[Table]:
     return tables
 
 
-def make_study(tables: list[Table], validated: int, sizes: list[int], epochs: int, folder: Path) -> Experiment:
+def make_study(
+    tables: list[Table], validated: int, sizes: list[int], epochs: int, folder: Path, *, fused: bool = False
+) -> Experiment:
     """A study on tables.
 
     Args:
@@ -53,6 +55,7 @@ def make_study(tables: list[Table], validated: int, sizes: list[int], epochs: in
         sizes: of the perceptron's layers.
         epochs: how many.
         folder: the tables are written here.
+        fused: whether torch's fused optimizer takes the steps.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sites: dict[str, Any] = {}
@@ -73,7 +76,7 @@ def make_study(tables: list[Table], validated: int, sizes: list[int], epochs: in
             "model": {"MLP": {"in_features": FEATURES, "hidden": sizes[1:-1], "out_features": sizes[-1]}},
             "training": {
                 "task": "classification", "epochs": epochs, "batch_size": BATCH_SIZE,
-                "optimizer": {"Adam": {"lr": 1e-3}}, "metrics": ["accuracy"],
+                "optimizer": {"Adam": {"lr": 1e-3}}, "metrics": ["accuracy"], "fused": fused,
             },
             "federation": {"sites": sites},
             "run": {

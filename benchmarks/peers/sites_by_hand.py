@@ -38,10 +38,7 @@ class SitesByHand:
         times = []
         for _ in range(count):
             started = time.perf_counter()
-            for (inputs, targets), model, optimizer in zip(self.tables, self.models, self.optimizers, strict=True):
-                rows = torch.randint(len(inputs), (self.batch_size,))
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+            self._backward()
             for parameters in zip(*(model.parameters() for model in self.models), strict=True):
                 gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
                 mean = torch.stack(gradients).mean(0)
@@ -51,3 +48,18 @@ class SitesByHand:
                 optimizer.step()
             times.append(time.perf_counter() - started)
         return times
+
+    def gradients(self, count: int) -> list[float]:
+        """Only compute the gradients of a step, so many times; the seconds of each."""
+        times = []
+        for _ in range(count):
+            started = time.perf_counter()
+            self._backward()
+            times.append(time.perf_counter() - started)
+        return times
+
+    def _backward(self) -> None:
+        for (inputs, targets), model, optimizer in zip(self.tables, self.models, self.optimizers, strict=True):
+            rows = torch.randint(len(inputs), (self.batch_size,))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()

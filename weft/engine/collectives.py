@@ -86,6 +86,8 @@ class Robust:
 
 Collective = Sum | Gather | Robust
 Answer = list[Tensor]
+_PART = 2**16  # of a large tensor are summed at once: they stay in the processor's cache
+_LARGE = 2 * _PART
 # What a generator of collectives looks like; the third argument is what it returns.
 type_of_steps = Generator[Collective, Answer, Any]
 
@@ -129,10 +131,29 @@ def combine(collectives: list[Collective]) -> Answer:
 
 def _sums_in_order(rows: list[list[Tensor]]) -> list[Tensor]:
     first = rows[0]
-    totals = [tensor.to(_wide(tensor), copy=True) for tensor in first]
-    for tensors in rows[1:]:
+    large = [tensor.numel() > _LARGE and tensor.device.type == "cpu" for tensor in first]
+    few = [[tensor for tensor, parts in zip(row, large, strict=True) if not parts] for row in rows]
+    totals = [tensor.to(_wide(tensor), copy=True) for tensor in few[0]]
+    for tensors in few[1:] if totals else ():  # torch adds no empty lists
         torch._foreach_add_(totals, tensors)
-    return [total.to(tensor.dtype) for total, tensor in zip(totals, first, strict=True)]
+    whole = iter(totals)
+    columns = zip(*rows, strict=True)
+    return [
+        _sum_in_parts(column) if parts else next(whole).to(column[0].dtype)
+        for column, parts in zip(columns, large, strict=True)
+    ]
+
+
+def _sum_in_parts(column: tuple[Tensor, ...]) -> Tensor:
+    """The same as in one go, but numbers of twice the size need not travel to the memory and back."""
+    total = torch.empty(column[0].shape, dtype=column[0].dtype)
+    parts = [torch.split(tensor.reshape(-1), _PART) for tensor in (total, *column)]
+    for part, first, *others in zip(*parts, strict=True):
+        wide = first.to(_wide(first), copy=True)
+        for other in others:
+            wide.add_(other)
+        part.copy_(wide)
+    return total
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
