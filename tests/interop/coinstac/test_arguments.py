@@ -42,8 +42,10 @@ def test_arguments_of_a_task_and_of_an_engine_count_before_plain_ones() -> None:
     assert (cache["epochs"], cache["learning_rate"], cache["labels"], cache["more"]) == (3, 0.2, "plain", 1)
 
 
-def test_a_task_may_be_named_as_in_early_releases() -> None:
-    assert cached_arguments({"task_name": "fsv"}, TRAIN)["task_id"] == "fsv"
+@pytest.mark.parametrize("name", ["task_name", "computation_id"])
+def test_a_task_may_be_named_as_in_early_releases(name: str) -> None:
+    assert cached_arguments({name: "fsv"}, TRAIN)["task_id"] == "fsv"
+    assert cached_arguments({name: "fsv"}, {**TRAIN, "task_id": "other"})["task_id"] == "other"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tests.interop.coinstac.tables import (
     write_sites,
 )
 from weft.errors import UsageError
-from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNReducer
+from weft.interop.coinstac import COINNDataHandle, COINNDataset, COINNReducer, io
 from weft.interop.coinstac.arguments import cached_arguments
 from weft.interop.coinstac.datautils import init_k_folds
 from weft.interop.coinstac.experiment import without_single
@@ -237,3 +237,39 @@ def test_durations_are_noted() -> None:
     cache: dict[str, Any] = {}
     assert duration(cache, time.time() - 2, key="spent") >= 2
     assert len(cache["spent"]) == 1
+
+
+class Early(io.COINPyService):
+    """A service as the first releases had it."""
+
+    def _local(self, msg: dict[str, Any]) -> Any:
+        return lambda *arguments: {"output": {"site": msg["data"]["input"], "given": [*arguments]}}
+
+    def _local_compute_args(self, msg: dict[str, Any]) -> Any:
+        return [Patients, Trainer]
+
+
+class Later(Early):
+    """A service as release 2.0 had it, and a little earlier."""
+
+    def get_local(self, msg: dict[str, Any]) -> Any:
+        return super().get_local(msg), Trainer
+
+    def get_remote(self, msg: dict[str, Any]) -> Any:
+        return lambda *arguments: {"output": {"given": [*arguments]}}
+
+    def get_remote_compute_args(self, msg: dict[str, Any]) -> Any:
+        return (Trainer,)
+
+
+def test_services_of_each_release_tell_what_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr(io, "_server", [lambda local, remote: served.append((local, remote))])
+    for kind in (Early, Later):
+        kind(verbose=False).start()
+    data = {"input": 1, "state": {}}
+    assert served[0][0](data)["output"] == {"site": 1, "given": [None, Patients, Trainer]}
+    assert served[1][0](data)["output"] == {"site": 1, "given": [None, Trainer]}
+    assert served[1][1](data)["output"] == {"given": [None, Trainer]}
+    with pytest.raises(NotImplementedError, match="get_remote must be implemented"):
+        served[0][1](data)

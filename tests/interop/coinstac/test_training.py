@@ -272,6 +272,23 @@ def test_a_limit_on_loading_leaves_out_files(tmp_path: Path) -> None:
     assert all(len(run.handle.dataset["train"]) == 5 for run in runs)
 
 
+def test_a_site_with_less_than_a_batch_trains_though_last_batches_are_left_out(tmp_path: Path) -> None:
+    write_sites(tmp_path)
+    options = {"dataloader_args": {"train": {"drop_last": True}}}
+    names = ["local0", "local2"]
+    runs = [site_run(tmp_path, name, names, epochs=1, batch_size=20, options=options) for name in names]
+    seen: dict[str, list[int]] = {name: [] for name in names}
+    for run in runs:
+        plain = run.trainer.iteration
+        run.trainer.iteration = (  # type: ignore[method-assign]
+            lambda batch, site=run.site, plain=plain, model=run.trainer.nn: (
+                seen[site].append(len(batch["labels"])) if model["model"].training else None
+            ) or plain(batch)
+        )  # fmt: skip
+    train(runs)
+    assert seen == {"local0": [20], "local2": [15]}  # of 24 and 15 items
+
+
 class TwoNetworks(Trainer):
     """An encoder and a classifier with optimizers of their own; one layer is frozen, another is never reached."""
 

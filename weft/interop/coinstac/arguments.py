@@ -64,13 +64,16 @@ def _refuse_both(values: Mapping[str, Any], where: str) -> None:
 
 
 def _named(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, words of enumerations as plain texts, and `task_name`, as early releases say, as `task_id`."""
+    """The values, words of enumerations as plain texts, and `task_name` or `computation_id`, as early releases say, as
+    `task_id`.
+    """
     found = {
         key: value.value if isinstance(value, Enum) and isinstance(value, str) else value
         for key, value in values.items()
     }
-    if found.get("task_name") and not found.get("task_id"):
-        found["task_id"] = found["task_name"]
+    for name in ("task_name", "computation_id"):
+        if found.get(name) and not found.get("task_id"):
+            found["task_id"] = found[name]
     return found
 
 

@@ -95,7 +95,7 @@ def as_experiment(
     accumulate = int(cache["local_iterations"])
     batch = batch * accumulate if own_learner else batch
     accumulate = 1 if own_learner or own_iteration else accumulate
-    device = pick_device(cache, handle.site)
+    device, items = pick_device(cache, handle.site), len(splits.get("train", ()))
     return Experiment.model_validate(
         {
             "name": str(cache["task_id"]),
@@ -107,7 +107,7 @@ def as_experiment(
                 "epochs": cache["epochs"],
                 "batch_size": batch,
                 "evaluation_batch_size": without_single(int(scored), [len(split) for split in splits.values()]),
-                "drop_last": bool(train.get("drop_last", False)),
+                "drop_last": bool(train.get("drop_last", False)) and items >= batch,  # an only batch is not left out
                 "accumulate": accumulate,
                 "optimizer": OwnOptimizer,
                 "evaluate_every": cache["validation_epochs"],

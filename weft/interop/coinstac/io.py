@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from weft.errors import UsageError
@@ -132,23 +132,46 @@ class COINPyService:
 
     def get_local(self, msg: Call) -> Any:
         """A `COINNLocal`, or a tuple of one and the arguments of its computation, the pool left out."""
-        raise NotImplementedError("get_local must be implemented to be called as a site")
+        return self._local(msg)
 
     def get_remote(self, msg: Call) -> Any:
         """A `COINNRemote`, or a tuple of one and the arguments of its computation, the pool left out."""
+        return self._remote(msg)
+
+    def get_local_compute_args(self, msg: Call) -> Sequence[Any]:
+        """The arguments of a site's computation, where `get_local` tells none, as early releases had it."""
+        return self._local_compute_args(msg)
+
+    def get_remote_compute_args(self, msg: Call) -> Sequence[Any]:
+        """Likewise of the remote's."""
+        return self._remote_compute_args(msg)
+
+    # The same in the words of earlier releases still.
+
+    def _local(self, msg: Call) -> Any:
+        raise NotImplementedError("get_local must be implemented to be called as a site")
+
+    def _remote(self, msg: Call) -> Any:
         raise NotImplementedError("get_remote must be implemented to be called as the remote")
+
+    def _local_compute_args(self, msg: Call) -> Sequence[Any]:
+        return ()
+
+    def _remote_compute_args(self, msg: Call) -> Sequence[Any]:
+        return ()
 
     def start(self) -> None:
         """Serve calls until there are no more."""
 
-        def computed(node: Any) -> Answer:
-            node, *arguments = node if isinstance(node, tuple | list) else (node,)
+        def computed(get: Callable[[Call], Any], further: Callable[[Call], Sequence[Any]], msg: Call) -> Answer:
+            node = get(msg)
+            node, *arguments = node if isinstance(node, tuple | list) else (node, *further(msg))
             answer: Answer = node(None, *arguments)
             return answer
 
         start(
-            lambda data: computed(self.get_local({"mode": "local", "data": data})),
-            lambda data: computed(self.get_remote({"mode": "remote", "data": data})),
+            lambda data: computed(self.get_local, self.get_local_compute_args, {"mode": "local", "data": data}),
+            lambda data: computed(self.get_remote, self.get_remote_compute_args, {"mode": "remote", "data": data}),
         )
 
 
