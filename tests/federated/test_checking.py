@@ -1,8 +1,7 @@
-"""`weft check` of studies: each fault that is put into a site, or between two, is found and named with its sites."""
+"""`weft check` of studies: what it tells of a sound one, of a fault at one site, and of what the study asks for."""
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -13,104 +12,25 @@ import torch
 import yaml
 
 import weft
-from tests.actions.check_projects import write_table
 from tests.cli.lab import good
 from tests.cli.lab import weft as command
-from weft.actions.checking import CheckReport, Finding
+from tests.federated.checked import (
+    ITEMS,
+    NORMALISING,
+    columns,
+    files,
+    found,
+    serious,
+    study,
+    told,
+    write,
+)
 from weft.errors import UsageError
 from weft.federated.checking import check
 from weft.federated.study import simulate
 
 REPOSITORY = Path(__file__).parents[2]
 STUDIES = sorted((REPOSITORY / "examples").glob("*_study.yaml"))
-ITEMS = {"north": 40, "south": 60, "west": 50}
-Columns = dict[str, Any]
-
-
-def columns(site: str, items: int | None = None, classes: int = 2) -> Columns:
-    """A clean table of a site: three inputs and a class, about equally many of each."""
-    random = np.random.default_rng(list(ITEMS).index(site) + 10)
-    count = ITEMS[site] if items is None else items
-    labels = np.arange(count) % classes
-    random.shuffle(labels)
-    inputs = random.normal(0, 1, (count, 3)) + 2 * labels[:, None]
-    made = {name: inputs[:, place].copy() for place, name in enumerate("abc")}
-    return {**made, "kind": np.array([f"kind {label}" for label in labels])}
-
-
-def study(folder: Path, tables: dict[str, Columns] | None = None, **changes: Any) -> Path:
-    """Write a table for each site and a study on them; a key `a__b` replaces the entry `b` of section `a`."""
-    tables = {name: columns(name) for name in ITEMS} | (tables or {})
-    for name, table in tables.items():
-        write_table(folder / f"{name}.csv", table)
-    content: dict[str, Any] = {
-        "seed": 4,
-        "dataset": {
-            "inputs": ["a", "b", "c"],
-            "targets": ["kind"],
-            "split": {"ratio": [0.6, 0.2, 0.2], "stratified": True},
-            "standardize": True,
-        },
-        "model": {"MLP": {"in_features": 3, "out_features": 2, "hidden": [8]}},
-        "training": {
-            "task": "classification",
-            "epochs": 2,
-            "batch_size": 8,
-            "optimizer": {"Adam": {"lr": 0.01}},
-            "metrics": ["accuracy", "auroc"],
-        },
-        "federation": {"sites": {name: {"table": {"file": f"{name}.csv"}} for name in tables}},
-        "run": {"device": "cpu", "num_workers": 0, "threads": 1, "progress": False},
-    }
-    return write(folder, content, **changes)
-
-
-def write(folder: Path, content: dict[str, Any], **changes: Any) -> Path:
-    """Write a study with changes."""
-    content = copy.deepcopy(content)
-    for key, value in changes.items():
-        *above, last = key.split("__")
-        node = content
-        for section in above:
-            node = node.setdefault(section, {})
-        node[last] = value
-    file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return file
-
-
-def arrays(folder: Path, by_site: dict[str, tuple[Any, Any]], **changes: Any) -> Path:
-    """Write inputs and labels of each site as arrays, and a study on them."""
-    sites = {}
-    for name, (inputs, labels) in by_site.items():
-        np.save(folder / f"{name}_x.npy", inputs)
-        np.save(folder / f"{name}_y.npy", labels)
-        sites[name] = {"arrays": {"inputs": f"{name}_x.npy", "targets": f"{name}_y.npy"}}
-    file = study(folder, {}, **changes)
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    content["dataset"] = {"split": {"ratio": [0.6, 0.2, 0.2]}, "standardize": content["dataset"]["standardize"]}
-    content["federation"]["sites"] = sites
-    return write(folder, content)
-
-
-def told(report: CheckReport, name: str) -> list[Finding]:
-    """All findings of a name."""
-    return [finding for finding in report.findings if finding.check == name]
-
-
-def found(report: CheckReport, name: str, severity: str, *sites: str) -> Finding:
-    """The one finding of this name and severity; it names these sites and no other."""
-    these = [one for one in told(report, name) if one.severity == severity]
-    assert len(these) == 1, [(one.severity, one.check, one.where, one.message) for one in report.findings]
-    for site in ITEMS:
-        assert (site in these[0].where) == (site in sites), these[0].where
-    return these[0]
-
-
-def serious(report: CheckReport) -> list[tuple[str, str, str]]:
-    """What is more than a note."""
-    return [(one.check, one.where, one.message) for one in report.findings if one.severity != "note"]
-
 
 # --- a sound study ----------------------------------------------------------------------------------------------------
 
@@ -210,22 +130,6 @@ def test_values_that_are_not_finite_are_told_with_their_site_alone(tmp_path: Pat
     assert report.study["normalised"] == ({"north": 12} if scaled else None)  # south's would spoil all others
 
 
-def files(folder: Path, shared: range = range(0), **changes: Any) -> Path:
-    """A study of two sites on images in files, of which south names some of north's."""
-    random = np.random.default_rng(0)
-    for name in ("north", "south"):
-        (folder / name).mkdir()
-        for number in range(20):
-            np.save(folder / name / f"{number}.npy", random.normal(size=(1, 6, 6)).astype(np.float32))
-        paths = [f"{'north' if name == 'south' and number in shared else name}/{number}.npy" for number in range(20)]
-        write_table(folder / f"{name}.csv", {"file": paths, "kind": [f"kind {number % 2}" for number in range(20)]})
-    content = yaml.safe_load(study(folder / "north").read_text(encoding="utf-8"))
-    content["dataset"] |= {"inputs": ["file"], "standardize": False}
-    content["model"] = {"SmallCNN": {"in_channels": 1, "out_features": 2, "channels": [4]}}
-    content["federation"]["sites"] = {name: {"table": {"file": f"{name}.csv"}} for name in ("north", "south")}
-    return write(folder, content, **changes)
-
-
 def test_a_column_that_is_constant_at_one_site_is_told(tmp_path: Path) -> None:
     flat = columns("north")
     flat["c"][:] = 5
@@ -252,275 +156,7 @@ def test_a_site_without_a_full_batch_is_told(tmp_path: Path) -> None:
     assert "no full batch" in found(report, "batch size", "error", "north").message
 
 
-# --- leaks between sites ----------------------------------------------------------------------------------------------
-
-
-def test_rows_that_lie_at_two_sites_are_a_leak(tmp_path: Path) -> None:
-    own, other = columns("north"), columns("south")
-    mixed = {name: np.concatenate([own[name], other[name][:25]]) for name in own}
-    report = check(study(tmp_path, {"north": mixed}))
-    finding = found(report, "same item at two sites", "error", "north", "south")
-    assert "25 items of south" in finding.message
-    assert finding.evidence["leaks"]
-    assert finding.remedy
-
-
-def test_a_table_that_two_sites_name_is_a_leak(tmp_path: Path) -> None:
-    file = study(tmp_path, federation__sites__west={"table": {"file": "south.csv"}})
-    assert "60 items of west" in found(check(file), "same item at two sites", "error", "south", "west").message
-
-
-def test_of_many_sites_with_a_table_in_common_a_few_pairs_are_told_one_by_one(tmp_path: Path) -> None:
-    sites = {f"site{number}": {"table": {"file": "south.csv"}} for number in range(6)}
-    report = check(study(tmp_path, federation__sites=sites))
-    leaks = told(report, "same item at two sites")
-    assert [one.severity for one in leaks] == ["error"] * 10 + ["warning"]
-    assert leaks[-1].message.startswith("5 more pairs")
-    assert {site for one in leaks for site in one.evidence["sites"]} == set(sites)
-
-
-def test_rows_that_two_sites_train_on_count_twice(tmp_path: Path) -> None:
-    tables: dict[str, dict[str, str]] = {}
-    shared = {name: values[:10] for name, values in columns("south").items()}
-    for name in ("north", "west"):
-        own = columns(name)
-        write_table(tmp_path / f"{name}_train.csv", {key: np.concatenate([own[key], shared[key]]) for key in own})
-        rows = slice(10, 30) if name == "north" else slice(30, 60)
-        apart = {key: values[rows] for key, values in columns("south").items()}
-        write_table(tmp_path / f"{name}_validation.csv", apart)
-        tables[name] = {split: f"{name}_{split}.csv" for split in ("train", "validation")}
-    content = yaml.safe_load(study(tmp_path).read_text(encoding="utf-8"))
-    content["dataset"].pop("split")
-    content["federation"]["sites"] = {name: {"table": table} for name, table in tables.items()}
-    finding = found(check(write(tmp_path, content)), "same item at two sites", "warning", "north", "west")
-    assert not finding.evidence["leaks"]
-    assert finding.evidence["splits"] == [["train", "train", 10]]
-
-
-def test_equal_inputs_of_few_values_are_chance(tmp_path: Path) -> None:
-    tables = {}
-    for place, name in enumerate(ITEMS):
-        random = np.random.default_rng(place)
-        tables[name] = {key: random.integers(0, 3, ITEMS[name]) for key in "abc"} | {"kind": columns(name)["kind"]}
-    report = check(study(tmp_path, tables))
-    assert {one.severity for one in told(report, "same item at two sites")} == {"note"}
-
-
-def test_files_that_two_sites_name_are_a_leak_even_where_few_items_can_be_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("weft.federated.checking.sites._LEAST_SECONDS", 0.0)
-    monkeypatch.setattr("weft.actions.checking.checks._SECONDS", 1e-3)  # an item of each split, and no file is read
-    report = check(files(tmp_path, range(7, 12)))
-    assert "5 files" in found(report, "same item at two sites", "error", "north", "south").message
-
-
-@pytest.mark.parametrize("named", [True, False], ids=["the group", "a column nobody named"])
-def test_people_who_occur_at_two_sites_are_told(tmp_path: Path, named: bool) -> None:
-    tables = {}
-    for number, name in enumerate(ITEMS):
-        people = [f"{name[0]}{place // 2}" for place in range(ITEMS[name])]
-        tables[name] = columns(name) | {"patient": ["n3", "n4", *people[2:]] if number else people}
-    changes = {"dataset__group": "patient", "dataset__split": {"ratio": [0.6, 0.2, 0.2], "grouped": True}}
-    report = check(study(tmp_path, tables, **(changes if named else {})))
-    finding = found(report, "same group at two sites", "warning", "north", "south", "west")
-    assert "north and south 2 (n3, n4)" in finding.message
-    assert set(finding.evidence["pairs"]) == {"north and south", "north and west", "south and west"}
-
-
-def test_sites_that_count_their_people_from_one_are_asked_about_once(tmp_path: Path) -> None:
-    tables = {name: columns(name) | {"patient": np.arange(ITEMS[name]) // 2} for name in ITEMS}
-    report = check(study(tmp_path, tables, dataset__group="patient", dataset__split={"ratio": [0.6, 0.2, 0.2]}))
-    assert not told(report, "same group at two sites")
-    found(report, "same names at sites", "note", "north", "south", "west")
-
-
-# --- sites that are unlike --------------------------------------------------------------------------------------------
-
-
-def test_sites_of_very_unlike_sizes_are_told(tmp_path: Path) -> None:
-    report = check(study(tmp_path, {"west": columns("west", 1000)}))
-    assert (
-        "600 training items, north 24 (25 times fewer)"
-        in found(report, "unlike sizes", "warning", "north", "west").message
-    )
-
-
-def test_a_site_with_so_few_items_that_its_sums_tell_them_is_told(tmp_path: Path) -> None:
-    report = check(study(tmp_path, {"north": columns("north", 4)}, dataset__split={"ratio": [0.6, 0.4]}))
-    assert "north (2)" in found(report, "few items", "warning", "north").message
-
-
-@pytest.mark.parametrize(("strategy", "severity"), [("dSGD", "note"), ("FedAvg", "warning")])
-def test_a_class_that_a_site_lacks_is_grave_only_where_sites_train_by_themselves(
-    tmp_path: Path, strategy: str, severity: str
-) -> None:
-    one_class = {name: values[columns("west")["kind"] == "kind 0"] for name, values in columns("west").items()}
-    report = check(study(tmp_path, {"west": one_class}, federation__strategy=strategy))
-    missing = [one for one in told(report, "missing class") if one.where == "west: train"]
-    assert [one.severity for one in missing] == [severity]
-    assert "kind 1" in missing[0].message
-    found(report, "unlike classes", severity, "west")
-    assert report.ok
-
-
-def test_a_class_that_nobody_trains_on_is_an_error(tmp_path: Path) -> None:
-    tables: dict[str, Any] = {}
-    for name in ITEMS:
-        own = columns(name)
-        rare = own["kind"] == "kind 1"
-        for split, rows in (("train", ~rare), ("validation", rare)):
-            write_table(tmp_path / f"{name}_{split}.csv", {key: values[rows] for key, values in own.items()})
-        tables[name] = {"table": {split: f"{name}_{split}.csv" for split in ("train", "validation")}}
-    content = yaml.safe_load(study(tmp_path).read_text(encoding="utf-8"))
-    content["dataset"].pop("split")
-    content["federation"]["sites"] = tables
-    finding = found(check(write(tmp_path, content)), "missing class", "error")
-    assert finding.where == "all sites: train"
-    assert finding.evidence["classes"] == ["kind 1"]
-
-
-def test_classes_that_are_rare_over_all_sites_are_told_once(tmp_path: Path) -> None:
-    tables = {}
-    for name in ITEMS:
-        tables[name] = columns(name, 300)
-        tables[name]["kind"][:] = "kind 0"
-        tables[name]["kind"][::30] = "kind 1"
-    assert found(check(study(tmp_path, tables)), "class imbalance", "warning").where == "all sites: train"
-
-
-def test_labels_that_are_spelled_in_two_ways_are_an_error(tmp_path: Path) -> None:
-    loud = columns("south")
-    loud["kind"] = np.array([label.upper().replace(" ", "_") for label in loud["kind"]])
-    report = check(study(tmp_path, {"south": loud}))
-    finding = found(report, "unlike labels", "error", "north", "south", "west")
-    assert "'KIND_0' (south) and 'kind 0' (north, west)" in finding.message
-    assert report.left_out["model"].endswith("unlike labels")  # what the model is told of classes would mislead
-
-
-def test_a_site_none_of_whose_labels_occurs_elsewhere_is_an_error(tmp_path: Path) -> None:
-    other = columns("south")
-    other["kind"] = np.array([{"kind 0": "well", "kind 1": "ill"}[label] for label in other["kind"]])
-    finding = found(check(study(tmp_path, {"south": other})), "unlike labels", "error", "south")
-    assert "ill, well" in finding.message
-
-
-def test_a_site_that_counts_classes_from_one_is_told(tmp_path: Path) -> None:
-    tables = {name: columns(name) | {"kind": np.arange(ITEMS[name]) % 2 + (name == "west")} for name in ITEMS}
-    finding = found(check(study(tmp_path, tables, model__MLP__out_features=3)), "unlike labels", "warning", "west")
-    assert "from 1" in finding.message
-
-
-def test_a_label_beyond_the_models_outputs_is_an_error(tmp_path: Path) -> None:
-    report = check(study(tmp_path, {"west": columns("west", classes=3)}))
-    assert "2 outputs, the data have 3 classes" in found(report, "output size", "error").message
-
-
-def test_targets_that_are_classes_at_some_sites_only_are_an_error(tmp_path: Path) -> None:
-    numbers = columns("south") | {"kind": np.linspace(0.5, 2.5, ITEMS["south"])}
-    own = "import torch\nfrom weft.tasks import Regression\n\n\nclass Auto(Regression):\n    target_kind = 'auto'\n"
-    (tmp_path / "own.py").write_text(own, encoding="utf-8")
-    file = study(tmp_path, {"south": numbers}, training__task="Auto", patches=["own.py"], training__metrics=None)
-    report = check(file)
-    assert "south" in found(report, "unlike labels", "error", "south").message
-    assert "do not agree" in report.left_out["data and model"]
-
-
-def vectors(site: str, features: int = 3, dtype: type = np.float32) -> tuple[Any, Any]:
-    """Arrays of a site."""
-    random = np.random.default_rng(len(site) * 7 + features)
-    labels = np.arange(ITEMS[site]) % 2
-    return (random.normal(0, 1, (ITEMS[site], features)) + labels[:, None]).astype(dtype), labels
-
-
-@pytest.mark.parametrize("scaled", [True, False])
-def test_a_site_with_other_features_is_an_error(tmp_path: Path, scaled: bool) -> None:
-    by_site = {name: vectors(name, 4 if name == "north" else 3) for name in ITEMS}
-    report = check(arrays(tmp_path, by_site, dataset__standardize=scaled))
-    assert "inputs are 4, at most sites 3" in found(report, "unlike inputs", "error", "north").message
-
-
-def images(site: str, side: int) -> tuple[Any, Any]:
-    """Images of a site as arrays."""
-    random = np.random.default_rng(len(site) * 7 + side)
-    labels = np.arange(ITEMS[site]) % 2
-    return (random.normal(size=(ITEMS[site], 1, side, side)) + labels[:, None, None, None]).astype(np.float32), labels
-
-
-def test_images_of_another_size_are_an_error_only_where_the_model_does_not_take_them(tmp_path: Path) -> None:
-    by_site = {name: images(name, 10 if name == "south" else 8) for name in ITEMS}
-    pooling = {"SmallCNN": {"in_channels": 1, "out_features": 2, "channels": [4]}}
-    report = check(arrays(tmp_path, by_site, dataset__standardize=False, model=pooling))
-    assert "1×10×10, at most sites 1×8×8" in found(report, "unlike inputs", "warning", "south").message
-    assert report.ok
-    (tmp_path / "own.py").write_text(
-        "from torch import nn\n\n\ndef flat():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))\n",
-        encoding="utf-8",
-    )
-    file = arrays(tmp_path, by_site, dataset__standardize=False, model={"flat": {}}, patches=["own.py"])
-    assert "Linear" in found(check(file), "shapes", "error", "south").message
-
-
-def test_inputs_of_another_dtype_are_told(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(
-        "import torch\nfrom torch.utils.data import Dataset\n\n\nclass Rows(Dataset):\n"
-        "    def __init__(self, seed, kind):\n"
-        "        make = torch.Generator().manual_seed(seed)\n"
-        "        self.y = torch.arange(30) % 2\n"
-        "        self.x = (torch.rand((30, 3), generator=make) * 9 + self.y[:, None]).to(getattr(torch, kind))\n\n"
-        "    def __len__(self):\n        return 30\n\n    def __getitem__(self, row):\n"
-        "        return self.x[row], self.y[row]\n\n\n"
-        "class Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.last = torch.nn.Linear(3, 2)\n\n    def forward(self, x):\n        return self.last(x.float())\n",
-        encoding="utf-8",
-    )
-    content = yaml.safe_load(study(tmp_path, patches=["own.py"], model={"Net": {}}).read_text(encoding="utf-8"))
-    content["dataset"] = {"split": {"ratio": [0.6, 0.2, 0.2]}}
-    content["federation"]["sites"] = {
-        name: {"class": {"Rows": {"seed": seed, "kind": "float64" if name == "west" else "float32"}}}
-        for seed, name in enumerate(ITEMS)
-    }
-    finding = found(check(write(tmp_path, content)), "unlike inputs", "warning", "west")
-    assert "float64, at most sites float32" in finding.message
-
-
-def test_a_column_in_another_unit_at_one_site_is_told_with_both_values(tmp_path: Path) -> None:
-    other = columns("west")
-    other["b"] = other["b"] * 1000 + 5000
-    finding = found(check(study(tmp_path, {"west": other})), "unlike scales", "warning", "west")
-    assert "column 'b'" in finding.message
-    assert "units" in finding.remedy
-
-
-def test_targets_in_another_unit_at_one_site_are_told(tmp_path: Path) -> None:
-    tables = {}
-    for name in ITEMS:
-        tables[name] = columns(name)
-        tables[name]["kind"] = tables[name]["a"] * (1000 if name == "south" else 1)
-    file = study(tmp_path, tables, training__task="regression", training__metrics=["mae"],
-                 dataset__split={"ratio": [0.6, 0.2, 0.2]}, model__MLP__out_features=1)  # fmt: skip
-    assert "the target" in found(check(file), "unlike scales", "warning", "south").message
-
-
-@pytest.mark.parametrize(
-    ("uneven", "sites", "words"),
-    [
-        ("weight_zero", ("north", "west"), "take part and count nothing"),
-        ("wrap", ("north", "west"), "those of north are visited 1.7 times"),
-        ("stop", ("south", "west"), "visited 60% of south"),
-    ],
-)
-def test_epochs_of_unlike_lengths_are_told_with_what_becomes_of_them(
-    tmp_path: Path, uneven: str, sites: tuple[str, ...], words: str
-) -> None:
-    finding = found(check(study(tmp_path, federation__uneven=uneven)), "uneven epochs", "note", *sites)
-    assert words in finding.message
-    assert finding.evidence["batches"] == {"north": 3, "south": 5, "west": 4}
-
-
 # --- the study --------------------------------------------------------------------------------------------------------
-
-NORMALISING = {"MLP": {"in_features": 3, "out_features": 2, "hidden": [8], "normalization": "batch"}}
 
 
 def test_what_exact_refuses_is_told_with_its_hint(tmp_path: Path) -> None:
@@ -553,8 +189,14 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     [
         {"federation__strategy": "dSGD", "training__evaluate_every": 2},
         {"federation__strategy": {"PowerSGD": {"rank": 1, "warmup_steps": 3}}, "federation__uneven": "wrap"},
-        {"federation__strategy": {"SCAFFOLD": {"steps_per_round": 3}}, "model": NORMALISING, "training__steps": 7},
-        {"federation__pretraining": {"epochs": 1}, "training__accumulate": 2, "run__score_train": "epochs"},
+        pytest.param(
+            {"federation__strategy": {"SCAFFOLD": {"steps_per_round": 3}}, "model": NORMALISING, "training__steps": 7},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"federation__pretraining": {"epochs": 1}, "training__accumulate": 2, "run__score_train": "epochs"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["dSGD", "PowerSGD", "SCAFFOLD", "pretraining"],
 )
