@@ -24,7 +24,7 @@ from tests.processes.children import (
 )
 from tests.processes.launch import free_port, is_listening
 from weft.actions import train
-from weft.actions.launching_elastic import is_restart, job_of
+from weft.actions.launching_elastic import elastic_nodes, is_restart, job_of, shuts_out
 from weft.actions.single import resume_one
 from weft.monitor.heartbeat import Failure, Signs
 from weft.runs import RunDirectory
@@ -62,6 +62,49 @@ def test_a_restart_is_told_by_torchrun() -> None:
     assert is_restart({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"})
     assert not is_restart({"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0"})
     assert not is_restart({"TORCHELASTIC_RESTART_COUNT": "1"})  # `weft train --restarts`
+
+
+NODES: dict[str, tuple[dict[str, str], list[str], str | None]] = {
+    "a range": ({}, ["python", "-m", "torch.distributed.run", "--nnodes", "1:2", "-m", "weft", "train"], "1:2"),
+    "with an equals sign": ({}, ["python", "/usr/bin/torchrun", "--nnodes=2:8", "-m", "weft"], "2:8"),
+    "as a variable": ({"PET_NNODES": "1:4"}, ["torchrun", "-m", "weft", "train"], "1:4"),
+    "a fixed number": ({}, ["torchrun", "--nnodes", "2", "-m", "weft"], None),
+    "no range": ({}, ["torchrun", "--nnodes", "2:2", "-m", "weft"], None),
+    "the program's own": ({}, ["torchrun", "-m", "weft", "--nnodes", "1:2"], None),
+    "no torchrun": ({}, ["bash", "--nnodes", "1:2"], None),
+}
+
+
+@pytest.mark.parametrize("case", NODES)
+def test_whether_machines_may_come_and_go_is_read_from_the_command_of_torchrun(case: str) -> None:
+    environment, command, nodes = NODES[case]
+    assert elastic_nodes(environment, [["sh", "-c", "weft train"], command]) == nodes
+
+
+def test_torchrun_lets_a_machine_in_again_only_where_the_variable_is_set() -> None:
+    assert shuts_out({"TORCHELASTIC_USE_AGENT_STORE": "True"})
+    assert not shuts_out({"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
+    assert not shuts_out({"TORCHELASTIC_USE_AGENT_STORE": "False"})
+
+
+WARNING = "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+
+
+@pytest.mark.slow
+def test_a_job_that_would_let_no_machine_in_again_says_what_to_set(nursery: Nursery, tmp_path: Path) -> None:
+    command: list[Any] = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "2"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}", "--rdzv-id", "job8"),
+        *("--rdzv-conf", "last_call_timeout=1", "-m", "weft", "train", write_job(tmp_path, {"training.epochs": 1})),
+    ]
+    ended = start_program(nursery, *command, OMP_NUM_THREADS="1").wait()
+    assert ended.code == 0, ended.text
+    assert ended.err.count(WARNING) == 1
+    assert "--nnodes 1:2" in ended.err
+    variables = {"OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    ended = start_program(nursery, *command, "--set", "run.output=others", **variables).wait()
+    assert ended.code == 0, ended.text
+    assert WARNING not in ended.err
 
 
 def test_what_processes_of_an_earlier_start_said_is_forgotten(tmp_path: Path) -> None:

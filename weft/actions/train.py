@@ -10,7 +10,7 @@ from weft.actions.batch_size import is_auto, settle
 from weft.actions.beginning import begun_already
 from weft.actions.folds import follow_folds, resume_folds, stored_folds, train_folds
 from weft.actions.launching import launch, reported, reports
-from weft.actions.launching_elastic import is_restart, run_of_job
+from weft.actions.launching_elastic import is_restart, run_of_job, warn_of_closed_door
 from weft.actions.opening import Source, folds_of, load, open_run, require_same_experiment
 from weft.actions.single import follows, is_finished, resume_one, train_one
 from weft.actions.stopping import leaving_at_once, stoppable
@@ -181,6 +181,7 @@ def _launch(arguments: Sequence[str], overrides: Sequence[str], path: Path, expe
 @contextmanager
 def _among_processes(experiment: Experiment) -> Iterator[None]:
     """Join the other processes, where a launcher started several."""
+    warn_of_closed_door()
     place = find_place()
     if place is None:
         with reported(0, experiment.run.timeout):
