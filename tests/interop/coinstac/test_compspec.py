@@ -34,6 +34,20 @@ def test_values_of_an_inputspec_are_defaults_and_tell_types(tmp_path: Path) -> N
     assert (asked["input_size"]["type"], asked["input_size"]["default"]) == ("number", 6)
 
 
+def test_what_is_computed_or_left_out_has_its_default_and_its_type(tmp_path: Path) -> None:
+    script = tmp_path / "local.py"
+    script.write_text(
+        "COINNLocal(cache=C, agg_engine=engine, epochs=data['epochs'], pretrain_args=None, hidden=size(),"
+        " dataloader_args={'train': {}})"
+    )
+    asked = compspec([script], name="x", inputspec={"epochs": 9})["computation"]["input"]
+    assert (asked["agg_engine"]["default"], asked["epochs"]["default"]) == ("dSGD", 9)
+    assert "default" not in asked["hidden"]
+    types = {name: asked[name]["type"] for name in ("num_folds", "load_limit", "gpus", "pretrain_args")}
+    assert types == {"num_folds": "number", "load_limit": "number", "gpus": "object", "pretrain_args": "object"}
+    assert (asked["dataloader_args"]["source"], asked["dataloader_args"]["default"]) == ("member", {"train": {}})
+
+
 def test_scripts_are_read_and_not_run(tmp_path: Path) -> None:
     script = tmp_path / "local.py"
     script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ncache['depth']\n")

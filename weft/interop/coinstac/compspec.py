@@ -13,12 +13,17 @@ from weft.interop.coinstac.arguments import DEFAULTS
 from weft.interop.coinstac.config.keys import AGG_Engine, Key, Mode
 
 VERSION = 2
-_SITES_OWN = ("gpus", "pin_memory", "num_workers", "labels_file", "data_dir", "split_dir", "pretrained_path")
+_SITES_OWN = ("gpus", "pin_memory", "num_workers", "labels_file", "data_dir", "split_dir", "pretrained_path",
+              "dataloader_args")  # fmt: skip
 _CHOICES: Mapping[str, Sequence[str]] = {
     "mode": [Mode.TRAIN.value, Mode.TEST.value],
     "agg_engine": [engine.value for engine in AGG_Engine],
     "metric_direction": ["maximize", "minimize"],
 }
+# Of arguments that may be left out.
+_TYPES = dict.fromkeys(("load_limit", "num_folds", "patience"), "number") | dict.fromkeys(
+    ("gpus", "split_ratio", "pretrain_args", "dataloader_args"), "object"
+)
 # What the package itself keeps in the cache, which nobody is asked for.
 _INTERNAL = {key.value for key in Key} | {
     "split_ix", "split_file", "splits", "log_dir", "nn", "optimizer", "device", "dataset", "cursor", "best_nn_state",
@@ -43,7 +48,8 @@ def compspec(
         ConfigError: a script is no Python.
     """
     given, used = _arguments_of(scripts)
-    values: dict[str, Any] = dict.fromkeys(used) | dict(DEFAULTS) | dict(inputspec or {}) | given
+    values: dict[str, Any] = dict.fromkeys([*used, *given]) | dict(DEFAULTS) | dict(inputspec or {})
+    values |= {key: value for key, value in given.items() if value is not None}
     values["load_limit"] = None if values["load_limit"] == DEFAULTS["load_limit"] else values["load_limit"]
     wanted = [key for key in values if key not in _INTERNAL]
     identity = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
@@ -72,7 +78,7 @@ def _entry(key: str, value: Any, order: int) -> dict[str, Any]:
     choices = _CHOICES.get(key)
     entry: dict[str, Any] = {
         "label": key.replace("_", " ").capitalize(),
-        "type": "select" if choices else _type(value),
+        "type": "select" if choices else _TYPES.get(key) or _type(value),
         "source": "member" if key in _SITES_OWN else "owner",
         "order": order,
     }
