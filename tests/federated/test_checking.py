@@ -175,6 +175,34 @@ def test_what_a_strategy_cannot_do_is_told(tmp_path: Path) -> None:
     assert "no parameter" in found(report, "private", "error").message
 
 
+def test_a_study_that_could_never_begin_is_an_error(tmp_path: Path) -> None:
+    report = check(study(tmp_path, federation__cohort={"minimum_sites": 4}))
+    assert "3 sites and stops with fewer than 4" in found(report, "cohort", "error").message
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "tolerated", "enough"), [("krum", 1, 5), ("median", 1, 3), ("trimmed_mean", 2, 5)]
+)
+def test_a_robust_mean_over_too_few_sites_is_told(tmp_path: Path, aggregate: str, tolerated: int, enough: int) -> None:
+    file = study(tmp_path, federation__strategy={"FedAvg": {"aggregate": aggregate, "tolerated": tolerated}})
+    report = check(file)
+    if enough <= len(ITEMS):
+        assert not told(report, "robust mean")
+    else:
+        assert f"among {enough} or more, but only 3" in found(report, "robust mean", "warning").message
+
+
+def test_a_warm_up_that_lasts_as_long_as_the_study_is_told(tmp_path: Path) -> None:
+    report = check(study(tmp_path, federation__strategy={"PowerSGD": {"warmup_steps": 10}}))
+    assert "all 10 steps" in found(report, "warm-up", "warning").message
+    assert not told(check(study(tmp_path, federation__strategy={"PowerSGD": {"warmup_steps": 9}})), "warm-up")
+
+
+def test_sites_whose_classes_are_rarer_than_minimum_cells_are_told(tmp_path: Path) -> None:
+    report = check(study(tmp_path, federation__minimum_cells=5))
+    assert "5 items of a class at north (test, validation)" in found(report, "minimum cells", "note", "north").message
+
+
 def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     content = yaml.safe_load(study(tmp_path).read_text(encoding="utf-8"))
     content["dataset"] |= {"standardize": False}

@@ -41,6 +41,17 @@ def test_a_table_that_two_sites_name_is_a_leak(tmp_path: Path) -> None:
     assert "60 items of west" in found(check(file), "same item at two sites", "error", "south", "west").message
 
 
+def test_a_site_that_is_a_copy_of_another_is_an_error_even_where_both_are_divided_alike(tmp_path: Path) -> None:
+    for name, rows in {"train": slice(0, 40), "validation": slice(40, 60)}.items():
+        write_table(tmp_path / f"{name}.csv", {key: values[rows] for key, values in columns("south").items()})
+    content = yaml.safe_load(study(tmp_path).read_text(encoding="utf-8"))
+    content["dataset"].pop("split")
+    table = {"train": "train.csv", "validation": "validation.csv"}
+    content["federation"]["sites"] = {name: {"table": table} for name in ("north", "south")}
+    finding = found(check(write(tmp_path, content)), "same item at two sites", "error", "north", "south")
+    assert not finding.evidence["leaks"]
+
+
 def test_of_many_sites_with_a_table_in_common_a_few_pairs_are_told_one_by_one(tmp_path: Path) -> None:
     sites = {f"site{number}": {"table": {"file": "south.csv"}} for number in range(6)}
     report = check(study(tmp_path, federation__sites=sites))

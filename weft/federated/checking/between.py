@@ -24,6 +24,7 @@ from weft.actions.checking.samples import Looked
 
 SAME_ITEM = "same item at two sites"
 _NUMBERED_ANEW = 0.5  # share of the names of one site at another, from which on both seem to count from 1
+_COPIED = 0.5  # share of a site's items at another, from which on one is a copy of the other
 _MOST_PAIRS = 10  # of sites, each of which is a finding of its own
 _REMEDY = (
     "leave the copies out at all sites but one: what one site trains on must not be what another is scored on, and "
@@ -49,7 +50,8 @@ def check_same_items(places: Mapping[str, Place], findings: Findings) -> None:
             for b in hashes[second]
             if (found := common_samples({"first": hashes[first][a], "second": hashes[second][b]}, "first", "second"))
         ]
-        _report_common(first, second, pairs, findings)
+        items = min(sum(seen.items for seen in alike[name].looked.values()) for name in (first, second))
+        _report_common(first, second, pairs, items, findings)
     if more := sharing[_MOST_PAIRS:]:
         sites = sorted({name for pair in more for name in pair})
         findings.warning(
@@ -117,12 +119,14 @@ class _Common:
         return [f"{self.first.where(one)} = {self.second.where(two)}" for one, two in self.pairs[:3]]
 
 
-def _report_common(first: str, second: str, found: Sequence[_Common], findings: Findings) -> None:
+def _report_common(first: str, second: str, found: Sequence[_Common], items: int, findings: Findings) -> None:
+    """Tell of what two sites have in common, the smaller of which has so many items."""
     total = sum(len(one.pairs) for one in found)
     by_chance = sum(chance_of_repeats(one.first, one.second) for one in found)
     expected = by_chance >= BY_CHANCE * total
     ordered = sorted(found, key=lambda one: (not one.leaks, -one.share))
-    grave = any(one.leaks and one.share >= GRAVE and one.items > 1 for one in found)
+    copied = sum(one.items for one in found) >= _COPIED * items
+    grave = copied or any(one.leaks and one.share >= GRAVE and one.items > 1 for one in found)
     message = (
         f"{count(sum(one.items for one in found), 'item')} of {second} have the inputs of one of {first}, namely of "
         f"{listed((one.words() for one in ordered), 3)}: {listed(ordered[0].examples(), 3)}"

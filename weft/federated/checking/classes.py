@@ -14,6 +14,7 @@ from weft.actions.checking.samples import Looked
 
 _UNLIKE = 0.3  # total variation between the classes of a site and those of all, from which on it is worth a word
 _ENOUGH = 8  # training items of a site, from which on a statement about its classes means something
+_SEEN = 30  # items of a split from which on most of its labels have been seen
 _SIGMAS = 3.0  # how far beyond chance
 
 
@@ -47,7 +48,9 @@ def check_label_sets(places: Mapping[str, Place], findings: Findings) -> None:
 
 
 def _labels_at(place: Place) -> set[str]:
-    """Names of the labels that were seen at a site, in any split."""
+    """Names of the labels that were seen at a site, in any split; none where too few items were looked at."""
+    if not all(looked.complete or looked.items >= _SEEN for looked in place.looked.values()):
+        return set()
     names = place.opened.classes
     seen = {value for looked in place.looked.values() if looked.targets is not None for value in looked.targets.holders}
     if names is None:

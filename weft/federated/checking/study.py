@@ -9,25 +9,19 @@ from weft.actions.checking.settings import check_batches, check_monitor
 from weft.actions.checking.trial import build_trial
 from weft.actions.opening import threads_of
 from weft.config import Experiment
-from weft.engine import Run, Strategy, pick_device
+from weft.engine import Strategy, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.loaders import batches_of_epoch
 from weft.errors import WeftError
 from weft.federated.agreeing import epoch_of, told_by_all
+from weft.federated.checking.asked import check_cells, check_cohort, check_demands, check_robust
 from weft.federated.checking.between import check_same_files, check_same_items, check_same_people
 from weft.federated.checking.classes import check_label_sets
 from weft.federated.checking.model import StudyModelCheck, try_forward
 from weft.federated.checking.sites import SitesData, joined_findings
 from weft.federated.checking.traffic import Traffic, measure_traffic, opening_of
 from weft.federated.checking.unlike import check_epochs, check_forms, check_scales, check_sizes
-from weft.federated.choosing import (
-    NORMALISES,
-    build_strategy,
-    normalises_over_batches,
-    require_exact,
-    require_private,
-)
-from weft.federated.dsgd import dSGD
+from weft.federated.choosing import build_strategy
 from weft.federated.snapshots import has_rounds
 from weft.federated.wrapping import innermost
 
@@ -62,6 +56,7 @@ class _StudyCheck:
     def run(self) -> None:
         """All checks, as far as one does not need what another found broken."""
         strategy = self._strategy()
+        check_cohort(self.study, self.findings)
         self.sites.read(self.patience.looking)
         raw = {
             f"{name}: {split}": part for name, place in self.sites.places.items() for split, part in place.raw.items()
@@ -109,6 +104,9 @@ class _StudyCheck:
         check_same_items(places, findings)
         check_same_files(places, findings, self.patience.looking)
         check_same_people(places, findings)
+        check_cells(self.study, {name: place.looked for name, place in places.items()}, findings)
+        if strategy is not None:
+            check_robust(strategy, len(self.sites.training_items), findings)
         equal_votes = getattr(innermost(strategy), "aggregate", "sum") != "sum" if strategy is not None else False
         check_sizes(self.sites.training_items, findings, equal_votes=equal_votes)
         self.odd = check_forms(places, self.sites.shapes, findings)
@@ -191,7 +189,7 @@ class _StudyCheck:
                 self.findings.raised("strategy", "federation.strategy", error)
             return
         try:
-            self._check_demands(run)
+            check_demands(run, self.study, self.findings)
             traffic = measure_traffic(run, self.study, steps, _TRYING)
         except Exception as error:  # likewise
             self.findings.raised("strategy", "federation.strategy", error)
@@ -203,23 +201,6 @@ class _StudyCheck:
         finally:
             run.close()
 
-    def _check_demands(self, run: Run) -> None:
-        """What the study asks of the model and its training."""
-        for check, demand in (("exact", require_exact), ("private", lambda run: require_private(run, self.study))):
-            if check == "exact" and not self.federation.exact:
-                continue
-            try:
-                demand(run)
-            except WeftError as error:
-                self.findings.raised(check, f"federation.{check}", error)
-        layers = normalises_over_batches(run)
-        if layers and isinstance(run.state.strategy, dSGD) and not self.federation.exact:
-            self.findings.warning(
-                "batch normalisation", f"layer {listed(layers, 3)}", NORMALISES,
-                "normalise otherwise (normalization: group), freeze these layers, or use strategy: FedBN",
-                layers=layers,
-            )  # fmt: skip
-
     def _tell_traffic(self, traffic: Traffic) -> None:
         told = self.sites.together({
             name: told_by_all(
@@ -230,6 +211,12 @@ class _StudyCheck:
         })  # fmt: skip
         assert told
         self.report.study["bytes"] = traffic.as_dict()
+        if traffic.warmup_steps >= traffic.steps:
+            self.findings.warning(
+                "warm-up", "federation.strategy",
+                f"the strategy's warm-up is as long as the study, or longer: in all {traffic.steps} steps everything "
+                "travels whole", "lower warmup_steps, or train longer", steps=traffic.steps,
+            )  # fmt: skip
         for name, opening in opening_of(self.sites.counts).items():
             if name in self.report.study["sites"]:
                 self.report.study["sites"][name]["bytes"] = (traffic.study + opening).as_dict()

@@ -111,10 +111,11 @@ def measure_traffic(run: Run, study: Experiment, steps_per_epoch: int, seconds: 
     strategy.watch(model)
     prepare_modules(run)
     control = _moved(run, agree(run, more=True, failed=False)) if not run.agrees_with_gradients else Moved()
-    warmup = int(getattr(innermost(strategy), "warmup_steps", 0))
+    all_steps = _steps(study, steps_per_epoch)
+    warmup = min(int(getattr(innermost(strategy), "warmup_steps", 0)), all_steps)
     windows = list(islice(run.windows(), 8))
     end, steps = time.monotonic() + seconds, []
-    for number in range(warmup + 2):
+    for number in range(min(warmup + 2, all_steps)):
         if number > 2 and time.monotonic() > end:
             return None
         steps.append(control + _moved(run, take_step(run, windows[number % len(windows)])))
@@ -147,9 +148,7 @@ class _Parts:
         assert study.federation is not None
         assert run.state.strategy is not None
         training, strategy, plan = study.training, run.state.strategy, run.plan
-        epochs = epochs_of(study, per_epoch)
-        steps = epochs * per_epoch if training.steps is None else min(training.steps, epochs * per_epoch)
-        warmup = min(self.warmup, steps)
+        epochs, steps, warmup = epochs_of(study, per_epoch), _steps(study, per_epoch), self.warmup
         rounds = _rounds(epochs, per_epoch, steps, strategy.steps_per_round) if has_rounds(strategy) else 0
         scored = ["validation", *(["train"] if plan.score_train == "epochs" else [])]
         scores = sum((_scores(run, name, curves=False) for name in scored if name in run.splits), Moved())
@@ -168,6 +167,12 @@ class _Parts:
         return Traffic(
             self.step, self.first, warmup, self.round, rounds, sum(epoch, Moved()), sum(total, Moved()), steps, epochs
         )
+
+
+def _steps(study: Experiment, per_epoch: int) -> int:
+    """Of all epochs."""
+    steps = epochs_of(study, per_epoch) * per_epoch
+    return steps if study.training.steps is None else min(study.training.steps, steps)
 
 
 def _rounds(epochs: int, per_epoch: int, steps: int, per_round: int | None) -> int:
