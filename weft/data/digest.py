@@ -175,14 +175,16 @@ class _DigestCache:
         """Write the cache whole or not at all; a folder that cannot be written to costs time only."""
         if self.file is None or not self.changed:
             return
+        temporary: str | None = None
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=self.file.parent, prefix=f".{self.file.name}.")
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(self.entries, stream)
+            os.replace(temporary, self.file)
         except OSError:
-            return
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(self.entries, stream)
-        os.replace(temporary, self.file)
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
 
 
 def _members(path: Path) -> Sequence[Path]:

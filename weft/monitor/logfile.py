@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -57,11 +58,35 @@ class LogFile(Observer):
             self._descriptor = None
 
 
+class _Kept(logging.FileHandler):
+    """Writes to a file until that is refused: a message that is not kept is no reason to lose a run, or its error."""
+
+    refused = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.refused:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self.refused = True
+        logging.getLogger("weft").warning(
+            "cannot write %s: %s; messages are no longer kept there", self.baseFilename, error.strerror
+        )
+
+    def close(self) -> None:
+        with suppress(OSError) if self.refused else nullcontext():  # what is still to be written is refused again
+            super().close()
+
+
 @contextmanager
 def messages_kept(directory: RunDirectory) -> Iterator[None]:
     """While it is entered, what Weft logs also goes to the run's `log.txt`, and so does the error that ends it."""
     logger = logging.getLogger("weft")
-    handler = logging.FileHandler(directory.log_file, encoding="utf-8", delay=True)
+    handler = _Kept(directory.log_file, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     try:

@@ -27,6 +27,7 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then resume",
     errno.EDQUOT: "your disk quota is used up: free some space or choose another folder, then resume",
+    errno.EFBIG: "files may not be so large here: raise the limit (ulimit -f) or choose another folder, then resume",
     errno.EROFS: "the file system is read-only: choose a folder that can be written to (run.output or --out)",
     errno.EACCES: "the folder may not be written to: change its permissions or choose another (run.output or --out)",
     errno.EPERM: "the folder may not be written to: change its permissions or choose another (run.output or --out)",
