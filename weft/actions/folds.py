@@ -27,14 +27,14 @@ from weft.engine.run import SplitScores
 from weft.errors import RunDirectoryError, Stopped, WeftError
 from weft.metrics import ScoreBook
 from weft.report import write_report
-from weft.runs import RunDirectory, append_experiment_row, resume_command, write_atomically
+from weft.runs import RunDirectory, append_experiment_row, one_moment, resume_command, write_atomically
 
 logger = logging.getLogger("weft")
 
 
 def train_folds(experiment: Experiment, out: Path | str | None, observers: Sequence[Observer]) -> TrainedRun:
     """Train every fold in `RUN/fold-1 … fold-k`, then summarise; see `weft.train`."""
-    with begun(experiment, out) as parent:
+    with one_moment(), begun(experiment, out) as parent:
         begin_folds(parent, experiment)
         return _go_on(parent, experiment, (), observers)
 
@@ -43,7 +43,7 @@ def resume_folds(path: Path, overrides: Sequence[str], observers: Sequence[Obser
     """Go on with the folds that are not finished."""
     if follows():
         return follow_folds(stored_folds(path, overrides), path, overrides)
-    with RunDirectory.open(path, writing=True) as parent:
+    with one_moment(), RunDirectory.open(path, writing=True) as parent:
         return _go_on(parent, stored_folds(path, overrides), overrides, observers)
 
 

@@ -44,7 +44,7 @@ from weft.federated.site import Site, boundaries_in
 from weft.federated.traffic import summary, trained
 from weft.federated.watching import PooledHistory, Watchers, facts_of_study, observers_of_site, observers_of_study
 from weft.monitor import ConsoleSummary, ProgressBar, messages_kept
-from weft.runs import RunDirectory, append_experiment_row
+from weft.runs import RunDirectory, append_experiment_row, one_moment
 
 logger = logging.getLogger("weft")
 
@@ -87,9 +87,9 @@ def simulate(
     if resume and out is None:
         if not isinstance(source, str | Path) or not Path(source).is_dir():
             raise UsageError("which study shall be gone on with?", "name its directory: --resume STUDY, or --out STUDY")
-        with stoppable(source):
+        with stoppable(source), one_moment():
             return _go_on(Path(source), overrides, compare)
-    with stoppable(out):
+    with stoppable(out), one_moment():
         experiment = load(source, overrides)
         if experiment.federation is None:
             raise UsageError(

@@ -19,6 +19,7 @@ from weft.runs.directory import RunDirectory, is_run, job_run_path, new_run_path
 from weft.runs.experiments import append_experiment_row, flatten
 from weft.runs.files import sweep, write_atomically
 from weft.runs.jsonfiles import read_json, write_json
+from weft.runs.moments import one_moment
 from weft.runs.provenance import collect_provenance, git_state, packages, write_requirements
 from weft.runs.secrets import mask, mask_arguments
 from weft.runs.tables import TIMING_COLUMNS, History, Row, StepLog, read_rows
@@ -51,6 +52,7 @@ __all__ = [
     "mask",
     "mask_arguments",
     "new_run_path",
+    "one_moment",
     "packages",
     "parse_yaml",
     "read_json",

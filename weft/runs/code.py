@@ -15,6 +15,7 @@ from weft.config.patches import imported_beside
 from weft.errors import RunDirectoryError
 from weft.runs.directory import RunDirectory
 from weft.runs.files import explained, write_atomically
+from weft.runs.moments import looked_at_once
 
 _LEAVE_OUT = {"__pycache__", ".mypy_cache", ".ruff_cache"}
 _COMPILED = {".pyc", ".pyo", ".so", ".pyd"}
@@ -86,10 +87,9 @@ def _source_files(root: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 
+@looked_at_once
 def _stamps(root: Path) -> Stamps:
-    """Name, time of change and size of each file: while these are the same, so is what is made of the files. The sites
-    of a study, and folds, ask often.
-    """
+    """Name, time of change and size of each file: while these are the same, so is what is made of the files."""
     files = [(file.relative_to(root).as_posix(), file.stat()) for file in _source_files(root)]
     return tuple((name, status.st_mtime_ns, status.st_size) for name, status in files)
 

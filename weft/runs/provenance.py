@@ -17,6 +17,7 @@ from typing import Any
 import weft
 from weft.runs.code import code_digest
 from weft.runs.files import write_atomically
+from weft.runs.moments import looked_at_once
 from weft.runs.secrets import mask_arguments
 
 # Only these: an environment is full of secrets, and these are the ones that change numbers or speed.
@@ -66,6 +67,7 @@ def collect_provenance(
     }
 
 
+@looked_at_once
 def packages() -> dict[str, str]:
     """The installed packages and their versions, by name."""
     found: dict[str, str] = {}
@@ -90,14 +92,21 @@ def write_requirements(path: Path) -> None:
     Args:
         path: requirements.txt of the run.
     """
-    local = {_name_and_version(d)[0] for d in importlib.metadata.distributions() if d.read_text("direct_url.json")}
     lines = [f"# Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    local = _local_packages()
     for name, version in packages().items():
         pinned = f"{name}=={version}"
         lines.append(f"# {pinned} was installed from a folder, file or repository" if name in local else pinned)
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
+@looked_at_once
+def _local_packages() -> frozenset[str]:
+    installed = importlib.metadata.distributions()
+    return frozenset(_name_and_version(one)[0] for one in installed if one.read_text("direct_url.json"))
+
+
+@looked_at_once
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Commit, branch and whether tracked files differ, of the repository that holds `folder`; None without one."""
     commit = _git(folder, "rev-parse", "HEAD")
@@ -122,6 +131,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@looked_at_once
 def _versions() -> dict[str, str | None]:
     def installed(name: str) -> str | None:
         try:
@@ -157,6 +167,7 @@ def _cpu() -> dict[str, Any]:
     return {"model": _cpu_model(), "cores": os.cpu_count(), "usable_cores": usable, "memory_bytes": memory}
 
 
+@looked_at_once
 def _cpu_model() -> str | None:
     information = Path("/proc/cpuinfo")
     if information.exists():
