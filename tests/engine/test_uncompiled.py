@@ -87,21 +87,24 @@ def test_a_step_is_that_of_the_optimizer(name: str, schedule: bool) -> None:
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-def test_hooks_are_called() -> None:
+@pytest.mark.parametrize("step", [lambda optimizer: optimizer.step(), step_of])
+def test_hooks_are_called_with_what_the_step_is_given(step: Callable[[Optimizer], Any]) -> None:
     called = []
 
     def make(parameters: Any) -> Optimizer:
         optimizer = SGD(parameters, lr=0.1)
-        optimizer.register_step_post_hook(lambda *_: called.append("after"))
+        optimizer.register_step_pre_hook(
+            lambda one, arguments, keywords: called.append(("before", arguments[0] is one))
+        )
+        optimizer.register_step_pre_hook(lambda one, arguments, keywords: (arguments, {"closure": None}))
+        optimizer.register_step_post_hook(lambda one, arguments, keywords: called.append(("after", keywords)))
         return optimizer
 
-    trained(make, step_of, schedule=False)
-    assert called == ["after"] * 4
+    trained(make, step, schedule=False)
+    assert called == [("before", True), ("after", {"closure": None})] * 4
 
 
 def test_grad_mode_is_as_it_was_after_a_step() -> None:
-    with torch.no_grad():
-        pass
     trained(MAKERS["Adam"], step_of, schedule=False)
     assert torch.is_grad_enabled()
 

@@ -59,21 +59,22 @@ def step_of(optimizer: Optimizer) -> None:
     compiler away.
     """
     step = getattr(type(optimizer).step, "__wrapped__", None)
-    hooks = (
-        optimizer._optimizer_step_pre_hooks,
-        optimizer._optimizer_step_post_hooks,
-        _global_optimizer_pre_hooks,
-        _global_optimizer_post_hooks,
-    )
     own = vars(optimizer).get("step")
     counted = getattr(own, "_wrapped_by_lr_sched", False)
-    if step is None or any(hooks) or (own is not None and not counted) or _profiler_enabled():
+    hooked = bool(_global_optimizer_pre_hooks or _global_optimizer_post_hooks)
+    if step is None or hooked or (own is not None and not counted) or _profiler_enabled():
         optimizer.step()
         return
     if counted:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # what schedulers look at
-    if getattr(step, "__code__", None) is not _WITH_GRAD_MODE:
-        step(optimizer)
-        return
-    with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
-        step.__wrapped__(optimizer)
+    given: tuple[Any, Any] = (optimizer,), {}
+    for before in optimizer._optimizer_step_pre_hooks.values():
+        given = before(optimizer, *given) or given
+    arguments, keywords = given
+    if getattr(step, "__code__", None) is _WITH_GRAD_MODE:
+        with torch.set_grad_enabled(optimizer.defaults["differentiable"]):
+            step.__wrapped__(*arguments, **keywords)
+    else:
+        step(*arguments, **keywords)
+    for after in optimizer._optimizer_step_post_hooks.values():
+        after(optimizer, arguments, keywords)

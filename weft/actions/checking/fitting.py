@@ -14,6 +14,7 @@ from weft.actions.checking.facts import content_hashes
 from weft.actions.checking.trial import narrowed, ready
 from weft.data import Batch
 from weft.engine.run import Run
+from weft.engine.uncompiled import step_of
 from weft.tasks import Classification, Regression
 
 _RATES = (3e-3, 3e-2, 3e-4)  # of Adam; the experiment's own rate is judged elsewhere
@@ -139,7 +140,7 @@ def _fit(run: Run, batch: Batch, rate: float, end: float) -> Fit:
             return Fit("no time", first, last, step + 1, batch.size, right)
         optimizer.zero_grad()
         update.loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        step_of(optimizer)
     return Fit("partly", first, last, _STEPS, batch.size, right)
 
 
