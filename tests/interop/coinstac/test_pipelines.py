@@ -339,3 +339,72 @@ def test_a_computation_that_only_tests_scores_given_weights_at_all_sites(undistu
     assert report["train_log"] == []
     right = float((results / "global_test_metrics.csv").read_text().splitlines()[1].split(",")[1]) * sum(SIZES.values())
     assert right == pytest.approx(round(right), abs=1e-2)  # every file of every site was tested
+
+
+MINDFUL = """
+import numpy as np
+import torch
+from coinstac_dinunet import COINNDataHandle, COINNLearner, COINNLocal, COINNReducer, COINNRemote
+from coinstac_dinunet.utils.tensorutils import save_arrays
+from classes import MyDataset, MyTrainer
+
+
+class Reducer(COINNReducer):
+    def reduce(self):
+        means = [torch.from_numpy(mean) for mean in self._average('grads_file')]
+        before = self.cache.get('momentum') or [torch.zeros_like(mean) for mean in means]
+        self.cache['momentum'] = [0.9 * old + new for old, new in zip(before, means)]
+        save_arrays(self.state['transferDirectory'] + '/avg_grads.npz', [one.numpy() for one in self.cache['momentum']])
+        return {'avg_grads_file': 'avg_grads.npz', 'update': True}
+
+
+class Learner(COINNLearner):
+    def backward(self):
+        it, out = super().backward()
+        self.left = getattr(self, 'left', None) or [np.zeros(tuple(one.shape), np.float32) for one in self.trained()]
+        for place, one in enumerate(self.trained()):
+            wanted = one.grad + torch.from_numpy(self.left[place])
+            one.grad = wanted.sign() * 0.01
+            self.left[place] = (wanted - one.grad).numpy()
+        return it, out
+
+
+def node(data, cache):
+    if data['state']['clientId'] == 'remote':
+        return COINNRemote(cache=cache, input=data['input'], state=data['state']), (MyTrainer, Reducer)
+    local = COINNLocal(cache=cache, input=data['input'], state=data['state'], task_id='tumours', epochs=2, batch_size=8,
+                       agg_engine='mine')
+    return local, (MyTrainer, MyDataset, COINNDataHandle, Learner)
+"""
+CALLED_AGAIN = """
+CACHE = {}
+
+
+def run(data):
+    one, classes = node(data, CACHE)
+    return one(None, *classes)
+"""
+CALLED_ONCE = """
+from coinstac_dinunet.io import RECV
+
+if __name__ == "__main__":
+    one, classes = node(RECV, RECV['cache'])
+    one.compute(None, *classes)
+    one.send()
+"""
+
+
+def test_both_forms_give_the_same_bits_where_learners_and_reducers_remember(tmp_path: Path) -> None:
+    ends = []
+    for form in ("once", "again"):
+        folder = write(tmp_path / form, both=MINDFUL + (CALLED_AGAIN if form == "again" else CALLED_ONCE))
+        simulate(folder, folder / "both.py", folder / "both.py", alias=True, persistent=form == "again")
+        files = sorted(folder.glob("output/local*/*/tumours/fold_0/latest*.pt"))
+        ends.append([torch.load(file, weights_only=True)["models"]["model"] for file in files])
+    assert len(ends[0]) == len(SIZES)
+    for once, again in zip(*ends, strict=True):
+        assert all(torch.equal(value, again[name]) for name, value in once.items())
+    kept = torch.load(
+        tmp_path / "once" / "cache" / "remote" / "simulatorRun" / "weft" / "reducer-8.pt", weights_only=True
+    )
+    assert "momentum" in kept

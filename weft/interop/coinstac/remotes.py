@@ -177,9 +177,13 @@ class RemoteCalls:
         first = collectives[0]
         if self.reducer is None or not (first.kind == "gather" and first.tag.startswith("reduce")):
             return summed(names, collectives)
-        from weft.interop.coinstac.reducing import reduced
+        from weft.interop.coinstac.reducing import ReducersMemory, reduced
 
-        return reduced(self.reducer, self._trainer(), names, collectives)
+        memory = ReducersMemory(self.store.folder, self.cache)
+        memory.recall()
+        answer = reduced(self.reducer, self._trainer(), names, collectives)
+        memory.keep()
+        return answer
 
     def _trainer(self) -> Any:
         """The user's trainer, without data; what it says of scores counts at the remote too."""

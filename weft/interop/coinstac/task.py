@@ -18,6 +18,7 @@ from weft.engine.run import Run
 from weft.errors import DataError, UsageError
 from weft.interop.coinstac.collected import one_loss
 from weft.interop.coinstac.items import SPLITS, SiteItems
+from weft.interop.coinstac.keeping import kept, own_attributes, restored, storages
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.metrics import COINNMetrics
 from weft.interop.coinstac.networks import joint_optimizer
@@ -249,14 +250,17 @@ class COINNTask(Task):
         self.lines[self.epoch] = line
 
     def state_dict(self) -> dict[str, Any]:
-        """Scores of the running epoch, log lines, and what the user's code wrote into the cache."""
+        """Scores of the running epoch, log lines, and what the user's code remembers in cache and attributes."""
+        others = storages([*self.trainer.nn.values()])
         return {
             "epoch": self.epoch,
             "number": self.number,
             "sums": [pooled.kept() for pooled in self.training],
             "told": json.dumps([pooled.told for pooled in self.training]),
             "lines": json.dumps(self.lines),
-            "cache": json.dumps(self._written()),
+            "cache": kept(self._written(), others),
+            "trainer": kept(own_attributes(self.trainer), others),
+            "learner": {} if self.learner is None else kept(own_attributes(self.learner), others),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -265,23 +269,28 @@ class COINNTask(Task):
         for pooled, sums, told in zip(self.training, state["sums"], json.loads(state["told"]), strict=True):
             pooled.own, pooled.told = pooled.filled(sums), told
         self.lines = {int(epoch): line for epoch, line in json.loads(state["lines"]).items()}
-        written = json.loads(state["cache"])
+        device = self.trainer.device["gpu"]
+        written = restored(state["cache"], device)
         self.trainer.cache.update(written)
+        vars(self.trainer).update(restored(state["trainer"], device))
+        if self.learner is not None:
+            vars(self.learner).update(restored(state["learner"], device))
         for key in written:  # it stays different from what the site was told
             self._given.pop(key, None)
 
     def _written(self) -> dict[str, Any]:
-        """Entries of the cache that are new or changed, as far as JSON knows them."""
-        found = {}
-        for key, value in self.trainer.cache.items():
-            try:
-                told = json.dumps({key: value})
-                known = key in self._given and json.dumps({key: self._given[key]}) == told
-            except (TypeError, ValueError):
-                continue
-            if not known:
-                found[key] = value
-        return found
+        """Entries of the cache that are new or changed."""
+        return {key: value for key, value in self.trainer.cache.items() if not self._is_given(key, value)}
+
+    def _is_given(self, key: str, value: Any) -> bool:
+        """Whether an entry of the cache is what the site was told."""
+        if key not in self._given:
+            return False
+        given = self._given[key]
+        try:
+            return value is given or json.dumps({key: value}) == json.dumps({key: given})
+        except (TypeError, ValueError):  # it is no JSON, and another object
+            return False
 
 
 def own_copy(cache: Mapping[str, Any]) -> dict[str, Any]:
