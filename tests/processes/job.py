@@ -6,6 +6,8 @@ Started by `tests.processes.launch`.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from weft.config import Component, Experiment, load_experiment, resolve
-from weft.data import open_data
+from weft.data import Batch, open_data
 from weft.engine import CheckpointFolder, CheckpointMemory, Run, build_run, drive_alone, training
 from weft.engine.determinism import reproducible
 from weft.engine.fully_sharded import whole
 from weft.engine.processes import drive_among_processes, find_place, joined
-from weft.tasks import Classification
+from weft.tasks import Classification, Update
 
 TIMING = {"seconds_train", "seconds_validation", "items_per_second"}
 
@@ -87,6 +89,25 @@ class Warmed(Classification):
 
     def loss_of(self, outputs: Tensor, targets: Any) -> Tensor:
         return super().loss_of(outputs * self.warmth, targets)
+
+
+class Fickle(Classification):
+    """Freezes the first layer in every third step."""
+
+    count = 0
+
+    def training_step(self, model: nn.Module, batch: Batch) -> Iterator[Update]:
+        self.count += 1
+        model.get_submodule("layers.0").requires_grad_(self.count % 3 > 0)
+        yield from super().training_step(model, batch)
+
+
+class FickleByItself(Fickle):
+    """In other steps in each process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = int(os.environ.get("RANK", "0"))
 
 
 def experiment_of(settings: dict[str, Any]) -> Experiment:

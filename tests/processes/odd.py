@@ -33,13 +33,17 @@ class OddNet(nn.Module):
         return scores
 
 
-class Fickle(Classification):
-    """Freezes a layer in the second process alone, in the fifth step."""
+class Eager(Classification):
+    """Begins to train a layer in the second process alone, in the fifth step."""
 
     count = 0
+
+    def networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        model.get_submodule("body.0").requires_grad_(False)
+        return super().networks(model)
 
     def training_step(self, model: nn.Module, batch: Batch) -> Iterator[Update]:
         self.count += 1
         if self.count == 5 and RANK == 1:
-            model.get_submodule("body.0").requires_grad_(False)
+            model.get_submodule("body.0").requires_grad_(True)
         yield from super().training_step(model, batch)

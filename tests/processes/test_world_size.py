@@ -57,6 +57,11 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
         },
         1e-10,
     ),
+    "a task that freezes a layer now and then": ({"training": {"task": "tests.processes.job.Fickle"}}, 1e-10),
+    "such a task, several buckets": (
+        {"model": {"hidden": 300, "depth": 4}, "training": {"task": "tests.processes.job.Fickle"}},
+        1e-10,
+    ),
     "float32, several buckets": ({"model": {"hidden": 300, "depth": 4, "float64": False}}, 1e-5),
     "float32": ({"model": {"float64": False}}, 1e-5),
 }

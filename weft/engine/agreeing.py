@@ -242,6 +242,6 @@ def _described(shape: Sequence[int], dtype: torch.dtype) -> str:
 def different_networks(told: Sequence[Sequence[str]]) -> ProtocolError:
     """The error for networks that differ; `told` are everybody's `lines_of`."""
     return ProtocolError(
-        f"processes have made different networks: {different(told, 'tensor')}",
+        f"processes have made different networks: {different(told, 'part')}",
         "make it from what the experiment file says: look for sizes that come from local files or the rank",
     )

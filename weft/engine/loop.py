@@ -37,7 +37,7 @@ from weft.engine.scoring import score_split, weights_sha256
 from weft.engine.sharing import all_rows, save, save_best, share_state
 from weft.engine.smallest_batch import check_smallest_batch
 from weft.engine.state import EpochSums
-from weft.engine.stepping import StepLoss, not_finite, take_step
+from weft.engine.stepping import StepLoss, not_finite, note_trainable, take_step
 from weft.engine.untrained import require_untrained
 from weft.errors import NotFiniteError, Stopped
 from weft.runs import resume_command
@@ -278,8 +278,9 @@ def prepare_modules(run: Run) -> None:
     run.state.prepared.train()
     plan = run.plan
     if not plan.freeze:
+        if run.shares_directory and not run.reached:
+            note_trainable(run)
         return
-    run.reached.clear()  # others are trained now
     epoch = run.state.position.epoch + 1
     for name, parameter in run.state.model.named_parameters():
         frozen = is_frozen(name, epoch, plan.freeze, plan.unfreeze)
@@ -290,6 +291,9 @@ def prepare_modules(run: Run) -> None:
         own = list(module.parameters(recurse=False))
         if own and not any(parameter.requires_grad for parameter in own) and _has_statistics(module):
             module.eval()
+    run.reached.clear()  # others are trained now
+    if run.shares_directory:
+        note_trainable(run)
 
 
 def _has_statistics(module: nn.Module) -> bool:

@@ -48,7 +48,7 @@ class Bucket:
         self._views = [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
         self._name = name
         self._last = last
-        self.missing = set(parameters)  # those whose gradients are not complete yet
+        self.missing: set[nn.Parameter] = set()  # those whose gradients are not complete yet
         self.sum: Callable[[], Tensor] | None = None  # waits for the sum over all processes; None until it is sent
 
     def index(self) -> str:
@@ -97,7 +97,7 @@ class Bucket:
             # Fused optimizers go through the memory of both side by side, so the gradient has the parameter's layout.
             alike = view.stride() == parameter.stride()
             parameter.grad = view if alike else torch.empty_like(parameter).copy_(view)
-        self.sum, self.missing = None, set(self._parameters)
+        self.sum = None
 
 
 class OverlappedGradients(PooledGradients):
@@ -177,6 +177,8 @@ class OverlappedGradients(PooledGradients):
             self._buckets[key] = self._made(parameters)
         self._expected = self._buckets[key]
         self._bucket_of = {parameter: bucket for bucket in self._expected for parameter in bucket.parameters()}
+        for bucket in self._expected:  # what a task has frozen in this process gets no gradient
+            bucket.missing = {parameter for parameter in bucket.parameters() if parameter.requires_grad}
         self._sent = 0
 
     def _made(self, parameters: list[nn.Parameter]) -> list[Bucket]:

@@ -18,6 +18,7 @@ from weft.engine.agreeing import different, different_networks, lines_of
 from weft.engine.collectives import Answer, Collective, Sum
 from weft.engine.run import Run
 from weft.engine.scoring import weights_sha256
+from weft.engine.stepping import trainable
 from weft.engine.telling import everybodys
 from weft.errors import DataError
 
@@ -88,7 +89,12 @@ def _weights(run: Run) -> dict[str, Tensor]:
 
 
 def _tensors(run: Run) -> list[str]:
-    return lines_of(_weights(run))
+    trained = [
+        f"what {network} trains: {len(parameters)} tensors, {sum(map(torch.numel, parameters))} numbers"
+        for network in run.state.optimizers
+        for parameters in [trainable(run, network)]
+    ]
+    return [*lines_of(_weights(run)), *trained]
 
 
 def _data(run: Run) -> list[str]:

@@ -165,7 +165,7 @@ class Run:
     on_saving: Callable[[], None] = lambda: None
     on_saved: Callable[[], None] = lambda: None
     pending: list[PendingLoss] = field(default_factory=list)
-    reached: dict[str, list[nn.Parameter]] = field(default_factory=dict)  # by its last update, of each network
+    reached: dict[str, list[nn.Parameter]] = field(default_factory=dict)  # of each network, by updates
     _batches: int | None = None
     final: dict[str, SplitScores] = field(default_factory=dict)
     last_save: float = field(default_factory=time.monotonic)

@@ -9,6 +9,7 @@ Gradients are averaged before they are unscaled, so that an infinite one at one 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -114,7 +115,7 @@ class _Window:
         self.losses[update.network] += value * weight
         self.totals[update.network] += weight
         if run.state.strategy is not None:
-            run.reached[update.network] = trainable(run, update.network)
+            _note(run, update.network)
             if last:
                 run.state.strategy.last_backward(run.reached[update.network])
         _backward(run, update, weight / run.plan.batch_size if self.weighs else None)
@@ -200,6 +201,23 @@ def trainable(run: Run, network: str) -> list[torch.nn.Parameter]:
     """The parameters of a network that are trained now, in the model's order."""
     groups = run.state.optimizers[network].param_groups  # its own list: walking through the modules costs more
     return [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
+
+
+def note_trainable(run: Run) -> None:
+    """Before a task has frozen anything: what processes of one run exchange the gradients of, the same in all."""
+    run.reached = {network: trainable(run, network) for network in run.task.updates}
+
+
+def _note(run: Run, network: str) -> None:
+    """Note what an update trains. Among processes of one run that takes nothing away: in one of them a task may freeze
+    what it trains in others, and they send as many numbers. What has no gradient there counts as not reached.
+    """
+    now, known = trainable(run, network), run.reached.get(network, [])
+    if run.shares_directory and (len(now) != len(known) or not all(map(operator.is_, now, known))):
+        either = {*now, *known}
+        groups = run.state.optimizers[network].param_groups
+        now = [parameter for group in groups for parameter in group["params"] if parameter in either]
+    run.reached[network] = now
 
 
 def exchanged(run: Run, network: str) -> list[torch.nn.Parameter]:
