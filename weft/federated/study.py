@@ -266,8 +266,8 @@ class _Study:
         for boundary in sorted(set().union(*saved.values()), reverse=True):
             away = away_before(rows, *boundary) & saved.keys()
             if all(boundary in saved[name] for name in saved if name not in away):
-                self.ledger.go_back(*boundary)
                 self.memory.go_back(*boundary)
+                self.ledger.go_back(*boundary)
                 return _Resuming(boundary, away)
         if not all(saved.values()):  # it begins anew
             self.ledger.go_back(0, 0)
