@@ -54,6 +54,9 @@ def test_a_sound_study_is_told_of_with_its_sites_and_what_they_send(tmp_path: Pa
     plain = good("check", plain_file(tmp_path), "--json").json
     assert set(plain) == set(report) - {"study"}
     assert set(plain["estimates"]) == set(report["estimates"])
+    time = report["estimates"]["time"]
+    assert time["steps_per_epoch"] == 5
+    assert time["epoch"] > (3 + 5 + 4) * time["seconds_per_step"]  # sites take turns in one process
     assert not (tmp_path / "runs").exists()
 
 
@@ -106,13 +109,10 @@ def test_a_site_whose_data_cannot_be_read_is_named_and_the_others_are_looked_at(
     found(check(file), "experiment", "error", "north")
 
 
-def test_a_column_that_several_sites_lack_is_one_finding_with_all_of_them(tmp_path: Path) -> None:
-    short = {name: {key: value for key, value in columns(name).items() if key != "b"} for name in ("north", "west")}
-    for own in short.values():
-        own["d"] = own["a"]
-    report = check(study(tmp_path, short))
-    assert {one.where.split(":")[0] for one in told(report, "data")} <= {"north, west", "north", "west"}
-    assert {site for one in told(report, "data") for site in one.evidence["sites"]} == {"north", "west"}
+def test_what_is_wrong_alike_at_several_sites_is_one_finding_with_all_of_them(tmp_path: Path) -> None:
+    tables = {name: columns(name, 3) for name in ("north", "west")}
+    report = check(study(tmp_path, tables, dataset__split={"ratio": [0.6, 0.2, 0.2]}))
+    assert found(report, "data", "error", "north", "west").evidence["sites"] == ["north", "west"]
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -235,8 +235,9 @@ def test_what_sites_are_told_to_send_is_what_they_send(tmp_path: Path, changes: 
     result = simulate(file, out=tmp_path / "done").result
     for name, site in result["sites"].items():
         expected, moved = report.study["sites"][name]["bytes"], site["bytes"]
-        assert expected["sent"] == pytest.approx(moved["sent"], rel=1e-3)
-        assert expected["received"] == pytest.approx(moved["received"], rel=1e-3)
+        off = 100 if "federation__pretraining" in changes else 0  # bytes of a text that says who begins
+        assert abs(expected["sent"] - moved["sent"]) <= off
+        assert abs(expected["received"] - moved["received"]) <= off
     assert report.study["bytes"]["steps"] == result["steps"]
 
 

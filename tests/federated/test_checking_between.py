@@ -97,6 +97,11 @@ def test_files_that_two_sites_name_are_a_leak_even_where_few_items_can_be_looked
     assert "5 files" in found(report, "same item at two sites", "error", "north", "south").message
 
 
+def test_files_whose_items_were_looked_at_are_told_once(tmp_path: Path) -> None:
+    report = check(files(tmp_path, range(7, 12)))
+    assert "5 items" in found(report, "same item at two sites", "error", "north", "south").message
+
+
 @pytest.mark.parametrize("named", [True, False], ids=["the group", "a column nobody named"])
 def test_people_who_occur_at_two_sites_are_told(tmp_path: Path, named: bool) -> None:
     tables = {}
@@ -144,6 +149,65 @@ def test_a_class_that_a_site_lacks_is_grave_only_where_sites_train_by_themselves
     assert "kind 1" in missing[0].message
     found(report, "unlike classes", severity, "west")
     assert report.ok
+
+
+def test_shares_of_classes_that_chance_explains_are_not_told(tmp_path: Path) -> None:
+    few = columns("north", 16)
+    few["kind"] = np.array(["kind 0"] * 13 + ["kind 1"] * 3)
+    assert not told(check(study(tmp_path, {"north": few})), "unlike classes")
+
+
+def test_labels_are_judged_over_all_sites_as_they_are_written(tmp_path: Path) -> None:
+    tables = {name: columns(name) | {"kind": np.arange(ITEMS[name]) % 2} for name in ITEMS}
+    tables["west"]["kind"] = np.ones(ITEMS["west"], int)  # all of one kind, which is no mistake
+    assert not told(check(study(tmp_path, tables)), "label values")
+    tables = {name: columns(name) | {"kind": np.arange(ITEMS[name]) % 2 * 255} for name in ITEMS}
+    assert "255" in found(check(study(tmp_path, tables)), "label values", "error").message
+
+
+ROWS = """import torch
+from torch.utils.data import Dataset
+
+
+class Rows(Dataset):
+    def __init__(self, seed, kind="float32", labels=(0, 1)):
+        make = torch.Generator().manual_seed(seed)
+        self.y = torch.tensor(labels)[torch.arange(30) % len(labels)]
+        self.x = (torch.rand((30, 3), generator=make) * 9 + self.y[:, None]).to(getattr(torch, kind))
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, row):
+        return self.x[row], self.y[row]
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.last(x.float())
+"""
+
+
+def rows(folder: Path, **west: Any) -> Path:
+    """A study on a dataset class of the user's, with other arguments at west."""
+    (folder / "own.py").write_text(ROWS, encoding="utf-8")
+    content = yaml.safe_load(study(folder, patches=["own.py"], model={"Net": {}}).read_text(encoding="utf-8"))
+    content["dataset"] = {"split": {"ratio": [0.6, 0.2, 0.2]}}
+    content["federation"]["sites"] = {
+        name: {"class": {"Rows": {"seed": seed, **(west if name == "west" else {})}}} for seed, name in enumerate(ITEMS)
+    }
+    return write(folder, content)
+
+
+def test_labels_that_only_items_tell_are_judged_over_all_sites(tmp_path: Path) -> None:
+    assert not told(check(rows(tmp_path, labels=[1])), "label values")
+    broken = told(check(rows(tmp_path, labels=[0.0, 0.5])), "float labels")
+    assert {one.where.split(":")[0] for one in broken} == {"west"}
+    assert "0.5" in broken[0].message
 
 
 def test_a_class_that_nobody_trains_on_is_an_error(tmp_path: Path) -> None:
@@ -237,25 +301,7 @@ def test_images_of_another_size_are_an_error_only_where_the_model_does_not_take_
 
 
 def test_inputs_of_another_dtype_are_told(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(
-        "import torch\nfrom torch.utils.data import Dataset\n\n\nclass Rows(Dataset):\n"
-        "    def __init__(self, seed, kind):\n"
-        "        make = torch.Generator().manual_seed(seed)\n"
-        "        self.y = torch.arange(30) % 2\n"
-        "        self.x = (torch.rand((30, 3), generator=make) * 9 + self.y[:, None]).to(getattr(torch, kind))\n\n"
-        "    def __len__(self):\n        return 30\n\n    def __getitem__(self, row):\n"
-        "        return self.x[row], self.y[row]\n\n\n"
-        "class Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.last = torch.nn.Linear(3, 2)\n\n    def forward(self, x):\n        return self.last(x.float())\n",
-        encoding="utf-8",
-    )
-    content = yaml.safe_load(study(tmp_path, patches=["own.py"], model={"Net": {}}).read_text(encoding="utf-8"))
-    content["dataset"] = {"split": {"ratio": [0.6, 0.2, 0.2]}}
-    content["federation"]["sites"] = {
-        name: {"class": {"Rows": {"seed": seed, "kind": "float64" if name == "west" else "float32"}}}
-        for seed, name in enumerate(ITEMS)
-    }
-    finding = found(check(write(tmp_path, content)), "unlike inputs", "warning", "west")
+    finding = found(check(rows(tmp_path, kind="float64")), "unlike inputs", "warning", "west")
     assert "float64, at most sites float32" in finding.message
 
 
@@ -263,7 +309,9 @@ def test_a_column_in_another_unit_at_one_site_is_told_with_both_values(tmp_path:
     other = columns("west")
     other["b"] = other["b"] * 1000 + 5000
     finding = found(check(study(tmp_path, {"west": other})), "unlike scales", "warning", "west")
-    assert "column 'b'" in finding.message
+    here, elsewhere = finding.message.removeprefix("1 feature: column 'b' lies around ").split(", elsewhere around ")
+    assert 5000 < float(here.split(" ± ")[0]) < 7500  # as it is written in the table
+    assert 0 < float(elsewhere.split(" ± ")[0]) < 2
     assert "units" in finding.remedy
 
 
