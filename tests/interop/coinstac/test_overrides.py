@@ -247,10 +247,10 @@ class Seldom(COINNLearner):
 
 
 class Telling(Trainer):
-    """Says something more to the reducer."""
+    """Says something more to the reducer; names of arguments are its own."""
 
-    def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> Any:
-        return {"number": i}
+    def on_iteration_end(self, batch: int, epoch: int, its: dict[str, Any]) -> Any:  # type: ignore[override]
+        return {"number": batch}
 
 
 class Listening(COINNReducer):

@@ -94,7 +94,7 @@ class COINNTask(Task):
             loss = loss.detach().clone().requires_grad_()
         self._note(it, batch)
         trainer = self.trainer
-        said = called(trainer, "on_iteration_end", trainer.on_iteration_end, i=self.number, ep=self.epoch + 1, it=it)
+        said = called(trainer, "on_iteration_end", trainer.on_iteration_end, self.number, self.epoch + 1, it)
         if self.learner is not None and isinstance(said, dict):
             self.sent = {**self.sent, **said}
         return (Update(loss, float(batch.size)),)
