@@ -22,6 +22,7 @@ from tests.interop.coinstac.tables import (
     write_site,
     write_sites,
 )
+from weft.engine import Together
 from weft.errors import ConfigError, DataError, UsageError
 from weft.interop.coinstac import COINNLearner, COINNLocal, COINNReducer, COINNRemote
 from weft.interop.coinstac.handle import require_plain_loading
@@ -202,6 +203,74 @@ def test_an_iteration_of_ones_own_that_returns_no_loss_is_named(tmp_path: Path) 
 
     with pytest.raises(DataError, match="Nothing.training_iteration_local returned no loss"):
         alone(tmp_path, Nothing)
+
+
+class Steps(Trainer):
+    """Notes what each step was made of."""
+
+    def reduce_iteration(self, its: Any) -> dict[str, Any]:
+        if self.nn["model"].training:
+            self.cache.setdefault("made", []).append(len(its))
+        return {**super().reduce_iteration(its), "of": len(its)}
+
+    def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> Any:
+        items = sum(it["metrics"].serialize())
+        self.cache.setdefault("ended", []).append([ep, i, it["of"], items, len(it["out"]())])
+
+
+@pytest.mark.parametrize("pretraining", [False, True])
+def test_batches_of_a_step_are_reduced_and_told_together(tmp_path: Path, pretraining: bool) -> None:
+    write_site(tmp_path / SITE / "in", 0, 60)
+    split = {"batch_size": 8, "local_iterations": 2, "split_ratio": [0.6, 0.2, 0.2]}  # 36 items: 5 batches
+    lines = []
+    for kind in (Trainer, Steps):
+        options = {"pretrain_args": {"epochs": 2} if pretraining else {}}
+        run = site_run(tmp_path, SITE, [SITE], code=UserCode(kind, Patients), epochs=2, options=options, **split)
+        lines.append(train([run])[SITE]["train_log"])
+    assert lines[0] == lines[1]
+    assert run.cache["made"] == [2, 2, 1] * 2
+    steps = [[1, 2, 16, 16], [2, 2, 16, 16], [3, 1, 4, 4]]
+    assert run.cache["ended"] == [[epoch, *step] for epoch in (1, 2) for step in steps]
+
+
+def test_a_step_that_is_interrupted_by_a_save_is_told_once(tmp_path: Path) -> None:
+    """Saved after every step, and gone on with in another process, every batch is told of once."""
+    ended = []
+    for name, deaths in (("undisturbed", ()), ("disturbed", (3, 8))):
+        folder = tmp_path / name
+        write_sites(folder)
+        code = UserCode(Steps, Patients)
+
+        def made(site: str, folder: Path = folder, code: UserCode = code) -> SiteRun:
+            options = {"folder": folder / site / "fold", "every_step": True}
+            return site_run(folder, site, code=code, epochs=2, local_iterations=2, batch_size=6, options=options)
+
+        for site in SIZES:
+            (folder / site / "fold").mkdir()
+        runs = {site: made(site) for site in SIZES}
+        together = Together([run.participant() for run in runs.values()])
+        turns = 0
+        while together.turn():
+            turns += 1
+            if turns in deaths:
+                journal = together.participants[1].journal
+                together.participants[1].die()
+                runs["local1"] = made("local1")
+                together.participants[1] = runs["local1"].participant()
+                together.participants[1].journal = journal
+                together.restart("local1")
+        ended.append([run.cache["ended"] for run in runs.values()])
+    assert ended[0] == ended[1]
+
+
+def test_a_reduction_without_scores_is_named(tmp_path: Path) -> None:
+    class Nothing(Trainer):
+        def reduce_iteration(self, its: Any) -> dict[str, Any]:
+            return {"loss": its[0]["loss"]}
+
+    write_sites(tmp_path)
+    with pytest.raises(DataError, match="Nothing.reduce_iteration returned no averages and metrics"):
+        train([site_run(tmp_path, name, code=UserCode(Nothing, Patients), epochs=1) for name in SIZES])
 
 
 class Frozen(Trainer):

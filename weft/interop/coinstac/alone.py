@@ -73,11 +73,15 @@ class AloneTask(COINNTask):
 
     # --- the end of an epoch ------------------------------------------------------------------------------------------
 
-    def _note(self, it: dict[str, Any], batch: Batch) -> None:
-        super()._note(it, batch)
+    def _note(self, averages: Any, metrics: Any) -> None:
+        super()._note(averages, metrics)
         if self._ends:
-            for total, one in zip(self._of_training, self._scores(it, batch), strict=True):
+            for total, one in zip(self._of_training, (averages, metrics), strict=True):
                 total.accumulate(one)
+
+    def batches_of_epoch(self) -> int:
+        """See `COINNTask`."""
+        return self.batches
 
     def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
         """See `COINNTask`."""

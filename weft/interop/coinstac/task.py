@@ -22,6 +22,7 @@ from weft.interop.coinstac.keeping import kept, own_attributes, restored, storag
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.metrics import COINNMetrics
 from weft.interop.coinstac.networks import joint_optimizer
+from weft.interop.coinstac.overrides import is_overridden
 from weft.interop.coinstac.scores import COINNScores, Pooled, pooled_metrics
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
@@ -64,6 +65,10 @@ class COINNTask(Task):
         self._told_of_one = False
         self._waiting: tuple[int, list[dict[str, Any]]] | None = None  # iterations of a file that is not complete
         self.steps_itself = learner is not None  # the optimizer's steps are the user's
+        self._window = 1 if learner is not None else max(int(trainer.cache.get("local_iterations") or 1), 1)
+        self._reduces = learner is None and is_overridden(trainer, COINNTrainer, "reduce_iteration")
+        self._listens = self._reduces or is_overridden(trainer, COINNTrainer, "on_iteration_end")
+        self._its: list[dict[str, Any]] = []  # iterations of a step that is not complete
 
     @property
     def site(self) -> str:
@@ -88,24 +93,55 @@ class COINNTask(Task):
         except DataError as error:
             if batch.size > 1 or _TOO_FEW not in str(error.__cause__):
                 raise
-            return (self._left_out(),)
+            left_out = self._left_out()
+            self._end_step(due=self._is_last())
+            return (left_out,)
         loss = it["loss"]
         if self.steps_itself:
             loss = loss.detach().clone().requires_grad_()
-        self._note(it, batch)
-        trainer = self.trainer
-        said = called(trainer, "on_iteration_end", trainer.on_iteration_end, self.number, self.epoch + 1, it)
+        averages, metrics = self._scores(it, batch)
+        if self._listens:
+            self._its.append({**it, "loss": it["loss"].detach(), "averages": averages, "metrics": metrics})
+            self._end_step(due=self._is_last())
+        else:
+            self._note(averages, metrics)
+        return (Update(loss, float(batch.size)),)
+
+    def batches_of_epoch(self) -> int:
+        """How many batches of training there are in an epoch."""
+        return self.run.batches if self.run is not None else 0
+
+    def _is_last(self) -> bool:
+        """Whether the batch is the last one of its step."""
+        return self.number % self._window == 0 or self.number == self.batches_of_epoch()
+
+    def _end_step(self, *, due: bool = True) -> None:
+        """Put together what the batches of a step gave, and tell the trainer of it."""
+        if not due or not self._its:
+            return
+        trainer, its = self.trainer, self._its
+        self._its, it = [], its[0]
+        if self._reduces or len(its) > 1:
+            it = called(trainer, "reduce_iteration", trainer.reduce_iteration, its)
+        scores = [it.get(key) for key in ("averages", "metrics")] if isinstance(it, dict) else [None]
+        if not all(isinstance(one, COINNMetrics) for one in scores):
+            raise DataError(
+                f"{file_of(trainer)}: {type(trainer).__name__}.reduce_iteration returned no averages and metrics",
+                "return a dict that has both, as super().reduce_iteration(its) does",
+            )
+        self._note(*scores)
+        step = -(-self.number // self._window)
+        said = called(trainer, "on_iteration_end", trainer.on_iteration_end, step, self.epoch + 1, it)
         if self.learner is not None and isinstance(said, dict):
             self.sent = {**self.sent, **said}
-        return (Update(loss, float(batch.size)),)
 
     def _trained(self, batch: Batch) -> dict[str, Any]:
         """What comes of a batch of training."""
         return self._iteration(batch) if self.learner is None else self._learned(batch)
 
-    def _note(self, it: dict[str, Any], batch: Batch) -> None:
-        """Keep the scores of a batch of training."""
-        for pooled, added in zip(self.training, self._scores(it, batch), strict=True):
+    def _note(self, averages: Any, metrics: Any) -> None:
+        """Keep scores of training."""
+        for pooled, added in zip(self.training, (averages, metrics), strict=True):
             pooled.add(added, keep=True)
 
     def _left_out(self) -> Update:
@@ -169,6 +205,7 @@ class COINNTask(Task):
 
     def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
         """Averages and scores of a batch; of test items, also what `save_predictions` says."""
+        self._end_step()
         split = SPLITS[int(batch.targets[0, 0])]
         if split != "test":
             it = self._iteration(batch)
@@ -228,6 +265,7 @@ class COINNTask(Task):
         """Forget the scores of the epoch before, where another one has begun."""
         epoch = self.running_epoch()
         if epoch != self.epoch:
+            self._end_step()
             self.epoch, self.number = epoch, 0
             for pooled in self.training:
                 pooled.reset()
@@ -251,6 +289,7 @@ class COINNTask(Task):
 
     def state_dict(self) -> dict[str, Any]:
         """Scores of the running epoch, log lines, and what the user's code remembers in cache and attributes."""
+        self._end_step()
         others = storages([*self.trainer.nn.values()])
         return {
             "epoch": self.epoch,

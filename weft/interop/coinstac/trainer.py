@@ -91,7 +91,9 @@ class COINNTrainer:
         return None
 
     def on_iteration_end(self, i: int, ep: int, it: dict[str, Any]) -> Any:
-        """Called after each batch of training: its number in the epoch, the epoch, what `iteration` returned."""
+        """Called after each step of training: its number in the epoch, the epoch, and what `iteration` returned; with
+        `local_iterations`, what `reduce_iteration` made of its batches.
+        """
         return {}
 
     # --- where a site trains alone: pretraining, SiteRunner -----------------------------------------------------------
@@ -149,6 +151,7 @@ class COINNTrainer:
     def reduce_iteration(self, its: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What several iterations returned, as one: scores added up, tensors side by side, the loss a mean. All but
         scores may also be called, as in the original: `its["prediction"]()`; the loss is then that of each iteration.
+        An override is called for every step of training, and with `load_sparse` for every file of test items.
         """
         found: dict[str, Any] = {}
         for key in its[0] if its else ():
