@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_site, write_sites
 from weft.engine import Together
-from weft.errors import ConfigError
+from weft.errors import CheckpointError, ConfigError
 from weft.interop.coinstac.metrics import Prf1a
 from weft.interop.coinstac.running import SiteRun, UserCode
 from weft.interop.coinstac.scores import pooled_line
@@ -368,6 +368,24 @@ class Rise(Prf1a):
 class Rising(Trainer):
     def new_metrics(self) -> Rise:
         return Rise()
+
+
+def test_weights_of_some_networks_only_may_be_trained_on_but_not_tested(tmp_path: Path, caplog: Any) -> None:
+    write_sites(tmp_path)
+    runs = [site_run(tmp_path, name, code=UserCode(TwoNetworks, Patients), epochs=1) for name in SIZES]
+    train(runs)
+    networks = {"classifier": runs[0].trainer.nn["classifier"].state_dict()}
+    torch.save({"source": "coinstac", "models": networks, "optimizers": {}}, tmp_path / "local0" / "in" / "some.pt")
+
+    def again(mode: str) -> list[SiteRun]:
+        path = {"local0": {"pretrained_path": "some.pt"}}
+        code = UserCode(TwoNetworks, Patients)
+        return [site_run(tmp_path, name, code=code, mode=mode, epochs=1, **path.get(name, {})) for name in SIZES]
+
+    train(again("train"))
+    assert "some.pt has no weights of encoder, which keep theirs" in caplog.text
+    with pytest.raises(CheckpointError, match=r"some.pt has no weights of encoder, which would be tested"):
+        train(again("test"))
 
 
 class Counting(TwoNetworks):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from weft.errors import CheckpointError, ConfigError
 from weft.interop.coinstac.arguments import OWN, within
 from weft.interop.coinstac.collected import CollectedList, mean_of, side_by_side
-from weft.interop.coinstac.config.keys import Key
+from weft.interop.coinstac.config.keys import Key, Mode
 from weft.interop.coinstac.dataset import base_directory
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.interop.coinstac.utils.tensorutils import initialize_weights
 from weft.runs.files import write_atomically
+
+logger = logging.getLogger("weft")
 
 _SOURCE = "coinstac"
 
@@ -202,6 +205,14 @@ class COINNTrainer:
                 f"{file_path} cannot be loaded into {', '.join(self.nn)}: {str(error).splitlines()[0]}",
                 "give a file that save_checkpoint wrote, or the state_dict of the first network",
             ) from error
+        missing = [name for name in self.nn if name not in weights]
+        if missing and self.cache.get("mode") == Mode.TEST:
+            raise CheckpointError(
+                f"{file_path} has no weights of {', '.join(missing)}, which would be tested as they were drawn",
+                "give a file with all networks; coinstac-dinunet itself saves the last one only",
+            )
+        if missing:
+            logger.warning("%s has no weights of %s, which keep theirs", file_path, ", ".join(missing))
 
 
 def pretrained_file(cache: Mapping[str, Any], state: Mapping[str, Any]) -> Path | None:
