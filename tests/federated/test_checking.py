@@ -150,6 +150,18 @@ def test_a_last_batch_of_one_item_at_a_site_is_told_where_it_cannot_be_trained_o
     assert "one item" in found(report, "batch of one", "error", "north").message
 
 
+def test_a_sampler_that_fails_at_one_site_is_told_with_it(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "class Rare:\n    def __init__(self, targets):\n        self.targets = targets\n"
+        "        if len(targets) < 25:\n            raise ValueError('too few items to draw from')\n\n"
+        "    def __iter__(self):\n        return iter(range(len(self.targets)))\n\n"
+        "    def __len__(self):\n        return len(self.targets)\n",
+        encoding="utf-8",
+    )
+    file = study(tmp_path, patches=["own.py"], dataset__samplers={"train": {"Rare": {}}})
+    assert "too few items" in found(check(file), "batches", "error", "north").message
+
+
 def test_a_site_without_a_full_batch_is_told(tmp_path: Path) -> None:
     file = study(tmp_path, training__batch_size=27, training__drop_last=True)
     report = check(file)

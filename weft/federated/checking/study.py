@@ -77,7 +77,7 @@ class _StudyCheck:
         self._check_between(strategy)
         self._check_batches()
         self._describe()
-        if not prevents_training(self.report) and self.sites.training_items:
+        if not prevents_training(self.report) and self.batches:
             self._try_model(strategy)
 
     def _strategy(self) -> Strategy | None:
@@ -123,8 +123,12 @@ class _StudyCheck:
         for name in self.sites.training_items:
             place, own[name] = self.sites.places[name], Findings()
             check_batches(place.experiment, place.opened, own[name])
-            if not own[name].has("error"):
+            if own[name].has("error"):
+                continue
+            try:
                 self.batches[name] = batches_of_epoch(place.experiment, place.opened)
+            except Exception as error:  # a sampler may be the user's
+                own[name].raised("batches", "dataset.samplers", error)
         self.findings.extend(joined_findings(own))
         check_epochs(self.study, self.batches, self.findings)
 
@@ -150,7 +154,7 @@ class _StudyCheck:
     # --- model --------------------------------------------------------------------------------------------------------
 
     def _try_model(self, strategy: Strategy | None) -> None:
-        name = max(self.sites.training_items, key=lambda site: len(self.sites.places[site].opened.splits))
+        name = max(self.batches, key=lambda site: len(self.sites.places[site].opened.splits))
         place = self.sites.places[name]
         epoch, batches = epoch_of(self.federation.uneven, list(self.batches.values()))
         steps = -(-epoch // self.study.training.accumulate)
