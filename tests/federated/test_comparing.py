@@ -46,6 +46,7 @@ def test_in_one_place_so_many_items_as_all_sites_have_make_a_step_of_pretraining
         assert begun["pooled"][split] == pytest.approx(trained["pooled"][split], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_scores_are_made_of_bins_that_are_put_together_at_each_site(tmp_path: Path) -> None:
     """With a learning rate of zero the study and the one place have the same weights, hence the same bins."""
     still: dict[str, Any] = {"training__optimizer": {"SGD": {"lr": 0.0}}, "training__epochs": 1}

@@ -104,6 +104,7 @@ def test_the_weights_of_a_rounds_end_count_for_all_its_steps(tmp_path: Path) -> 
         assert torch.allclose(average[name], weight, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_running_statistics_of_the_average_are_those_of_all_sites(tmp_path: Path) -> None:
     model = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
     _require_common(simulate(study(model=model, training__epochs=1, **AVERAGED), out=tmp_path / "study"))
