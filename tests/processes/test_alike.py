@@ -259,6 +259,18 @@ def test_networks_that_nobody_has_seeded_begin_with_the_weights_of_the_first_pro
 
 
 @pytest.mark.slow
+def test_where_gloo_ends_a_process_in_a_backward_pass_the_hint_says_what_that_may_be(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    changes = {"training.task": "Eager", "model": {"OddNet": {"hidden": 9000}}}
+    command = ["train", write_odd(tmp_path, changes), "--out", tmp_path / "run", "--processes", "2"]
+    ended = start(nursery, *command).wait()
+    assert ended.code == 1, ended.text
+    assert "was killed by SIGABRT after step 4 (epoch 1)" in ended.err
+    assert "hint: look at what it printed; gloo ends a process that is sent more numbers than it waits for" in ended.err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [{}, {"hidden": 300, "depth": 4}])
 def test_a_task_may_freeze_a_layer_in_one_process_which_then_counts_as_not_reached(
     model: dict[str, Any], tmp_path: Path

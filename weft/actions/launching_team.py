@@ -21,6 +21,11 @@ _GRACE = 5.0  # seconds that the others have to end by themselves when one has f
 _SHORT_GRACE = 0.5  # where one has waited in vain for another, all that is left is to end that one
 _LAST_GRACE = 1.0  # and to follow a SIGTERM
 _INTERVAL = 0.05
+# Nobody can look at sizes before sums that leave in a forward or backward pass.
+_ABORTED = (
+    "look at what it printed; gloo ends a process that is sent more numbers than it waits for: do all processes train "
+    "the same parameters, and run the same layers with batch statistics?"
+)
 
 
 class Team:
@@ -90,7 +95,8 @@ class Team:
             return False
         if self.signs.failure(rank) is None:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            self.signs.tell(Failure(rank, "killed", how, code=1, time=time.time()))
+            hint = _ABORTED if code == -signal.SIGABRT and len(self.members) > 1 else ""
+            self.signs.tell(Failure(rank, "killed", how, hint, code=1, time=time.time()))
         return True
 
     def _grace(self) -> float:
