@@ -97,3 +97,11 @@ def left_behind(run: Path) -> list[int]:
             if str(run) in line and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
     return found
+
+
+def step_of(run: Path, rank: int) -> int:
+    """The step that a process has done, as far as it has said."""
+    try:
+        return int(json.loads((run / ".heartbeats" / f"{rank}.json").read_text())["step"])
+    except (OSError, ValueError):
+        return 0

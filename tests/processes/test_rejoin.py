@@ -20,6 +20,7 @@ from tests.processes.children import (
     require_alike,
     start,
     start_program,
+    step_of,
     write_job,
 )
 from tests.processes.launch import free_port, is_listening
@@ -179,11 +180,3 @@ def test_a_machine_that_is_lost_comes_back_to_the_same_run(lost: str, nursery: N
 def newest(run: Path) -> int:
     """The step of the newest checkpoint."""
     return max((int(file.name[5:14]) for file in (run / "checkpoints").glob("last-*.pt")), default=0)
-
-
-def step_of(run: Path, rank: int) -> int:
-    """The step that a process has done, as far as it has said."""
-    try:
-        return int(json.loads((run / ".heartbeats" / f"{rank}.json").read_text())["step"])
-    except (OSError, ValueError):
-        return 0
