@@ -126,7 +126,7 @@ def joined(place: Place, *, timeout: float, environment: Mapping[str, str] = os.
         ExchangeError: the others did not come in time.
     """
     # A first import while processes are joined would keep their group, and its threads, to the interpreter's end and
-    # beyond: functions in there have it as a default. The first optimizer of a process imports it.
+    # beyond: functions in there have it as a default. torch's compiler imports it.
     import torch.distributed.nn
 
     address, port = _meeting_point(place, environment)
