@@ -10,7 +10,7 @@ import pytest
 
 from tests.federated.lab import outcome, simulate_and_die, study
 from weft.config import CohortConfig
-from weft.errors import CheckpointError
+from weft.errors import CheckpointError, Stopped
 from weft.federated.hub import Hub
 from weft.federated.ledger import Ledger, read_ledger
 from weft.federated.remembering import HubMemory
@@ -66,6 +66,32 @@ def test_memory_is_that_of_the_boundary_where_a_study_goes_on(tmp_path: Path) ->
     assert [(row["epoch"], row["step"]) for row in json.loads((tmp_path / "hub.json").read_text())] == [
         (0, 3), (0, 4), (1, 5),
     ]  # fmt: skip
+
+
+def test_sites_that_save_again_at_a_boundary_after_further_exchanges_replace_what_they_saved(tmp_path: Path) -> None:
+    hub = _hub()
+    memory = HubMemory(RunDirectory(tmp_path), hub, keep=3)
+    memory.note(0, 8)
+    hub.load_state_dict({"usual": {"round main": 3.0}, "left_out": [], "lost": []})
+    hub.number += 1
+    memory.note(0, 8)
+    other = _hub()
+    HubMemory(RunDirectory(tmp_path), other, keep=3).go_back(0, 8)
+    assert other.state_dict() == hub.state_dict()
+    assert len(json.loads((tmp_path / "hub.json").read_text())) == 1
+
+
+@pytest.mark.slow
+def test_a_stop_in_validation_right_after_a_save_keeps_what_the_hub_learnt_of_the_rounds_end(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"federation__strategy": "FedAvg", "run__checkpoint_every": {"steps": 8}}
+    undisturbed = simulate(study(**settings), out=tmp_path / "undisturbed")
+    assert undisturbed.result["steps"] == 3 * 8  # so all save before the end of the round, and again when they stop
+    stop = [{"tests.federated.test_moving_average.StopInValidation": {"times": 2}}]
+    with pytest.raises(Stopped):
+        simulate(study(**settings, run__observers=stop), out=tmp_path / "stopped")
+    done = simulate(tmp_path / "stopped", ["run.observers=[]"], resume=True)
+    known, expected = (json.loads((run.path / "hub.json").read_text()) for run in (done, undisturbed))
+    assert known[-2:] == expected[-2:]  # at the last save in a round, and at the end
 
 
 @pytest.mark.parametrize("content", [None, "[", "{}", "[{}]", '[{"epoch": 0, "step": 3}]', "[]", "[1]"])

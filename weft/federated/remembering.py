@@ -24,16 +24,23 @@ class HubMemory:
     def __init__(self, directory: RunDirectory, hub: Hub, keep: int) -> None:
         self.directory, self.hub, self.keep = directory, hub, keep
         self._rows: list[dict[str, Any]] = []  # oldest first
+        self._noted: tuple[int, int, int] | None = None  # the boundary and exchange of the last one
 
     def note(self, epoch: int, step: int) -> None:
         """Write what the hub remembers at a boundary; the second and further sites to save there change nothing.
 
+        Sites may save again at a boundary after further exchanges, when they stop in validation: what they saved before
+        is replaced, and so is what the hub remembered.
+
         Raises:
             RunDirectoryError: it cannot be written.
         """
-        if self._rows and _boundary(self._rows[-1]) == (epoch, step):
+        moment = (epoch, step, self.hub.number)
+        if moment == self._noted:
             return
-        self._rows = [*self._rows, {"epoch": epoch, "step": step, **self.hub.state_dict()}][-self.keep :]
+        before = [row for row in self._rows if _boundary(row) != (epoch, step)]
+        self._rows = [*before, {"epoch": epoch, "step": step, **self.hub.state_dict()}][-self.keep :]
+        self._noted = moment
         self.directory.write_json(self.directory.hub_file, self._rows)
 
     def go_back(self, epoch: int, step: int) -> None:
