@@ -48,3 +48,12 @@ def test_an_answer_is_memory_of_its_own(participants: int, size: int) -> None:
     answer.zero_()
     assert all(bool((tensor == 1).all()) for (tensor,) in rows)
     assert answer.shape == (size, size)
+
+
+@pytest.mark.parametrize("participants", [1, 3])
+@pytest.mark.parametrize("size", [3, 2**17 + 1])
+def test_what_is_sent_may_be_made_of_parameters(participants: int, size: int) -> None:
+    parameters = [torch.nn.Parameter(torch.full((size,), 1.0 + number)) for number in range(participants)]
+    (answer,) = combine([Sum("tag", [parameter * 2.0]) for parameter in parameters])
+    assert torch.equal(answer, torch.full((size,), float(participants * (participants + 1))))
+    assert not answer.requires_grad

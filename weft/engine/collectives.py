@@ -129,6 +129,7 @@ def combine(collectives: list[Collective]) -> Answer:
     return _sums_in_order([collective.tensors for collective in collectives])
 
 
+@torch.no_grad()  # of the tensors of a strategy, which may be made of parameters
 def _sums_in_order(rows: list[list[Tensor]]) -> list[Tensor]:
     first = rows[0]
     large = [tensor.numel() > _LARGE and tensor.device.type == "cpu" for tensor in first]
