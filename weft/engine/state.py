@@ -189,7 +189,8 @@ class TrainingState:
                 self.strategy.load_private_state_dict(private[participant]["strategy"])
         else:
             parts = [part["sums"] for part in private] if participant == 0 else []
-            self.sums = EpochSums(**{name: sum(part[name] for part in parts) for name in asdict(EpochSums())})
+            added = {name: sum(part[name] for part in parts) for name in ("loss", "weight", "items")}
+            self.sums = EpochSums(**private[0]["sums"] | added)  # what else there is, is the same in all
         own = private[participant] if len(private) == participants else {}
         if self.task is not None and "task" in (memory := state | own):
             self.task.load_state_dict(memory["task"])
