@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,21 @@ def test_processes_that_are_not_alike_end_with_an_error_that_says_in_what(
     assert "Enforce" not in ended.err
     if run.exists():
         assert words in result_of(run)["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["small networks", "data"])
+def test_a_run_that_goes_on_with_processes_that_are_not_alike_says_the_same(
+    case: str, nursery: Nursery, tmp_path: Path
+) -> None:
+    """The first process has gone on already when it hears of the others."""
+    changes, words = UNLIKE[case]
+    file = write_odd(tmp_path, {**changes, "patches": ["odd.py", "patch.py"], "run.observers": ["Trap"]})
+    run = tmp_path / "run"
+    assert nursery.weft("train", file, "--out", run, trap={"at": "step", "count": 5}).code == -signal.SIGKILL
+    ended = start(nursery, "train", "--resume", run, "--processes", "2").wait()
+    assert ended.code == 1, ended.text
+    assert words in ended.err
 
 
 @pytest.mark.parametrize("decay", [None, 0.5])

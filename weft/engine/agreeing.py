@@ -24,7 +24,7 @@ from weft.errors import ProtocolError
 if TYPE_CHECKING:
     from weft.engine.state import Position
 
-BEGINNING = "state"  # tag of the first exchange of a run
+BEGINNING = "state"  # tag of the first exchange of a run; those of others that belong to it begin so
 # What is asked for: kind, tag, shapes, types. It must be equal in all processes.
 _Question = tuple[str, str, tuple[tuple[int, ...], ...], tuple[torch.dtype, ...]]
 
@@ -104,7 +104,7 @@ class Agreement:
 
 def _where(question: _Question, position: Position) -> str:
     # When they begin, the first process may have resumed already: the others are told where it is.
-    if question[1] == BEGINNING:
+    if question[1].startswith(BEGINNING):
         return "at the beginning"
     return f"in epoch {position.epoch + 1} after step {position.step}"
 

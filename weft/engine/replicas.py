@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.engine.agreeing import different, different_networks, lines_of
+from weft.engine.agreeing import BEGINNING, different, different_networks, lines_of
 from weft.engine.collectives import Answer, Collective, Sum
 from weft.engine.run import Run
 from weft.engine.scoring import weights_sha256
@@ -45,10 +45,10 @@ def require_replicas(run: Run, told: Sequence[dict[str, Any]]) -> Generator[Coll
         DataError: data differ.
     """
     if _differ(told, "network"):
-        told = yield from everybodys("networks", {"tensors": _tensors(run)})
+        told = yield from everybodys(f"{BEGINNING}: networks", {"tensors": _tensors(run)})
         raise different_networks([one["tensors"] for one in told])
     if _differ(told, "data"):
-        told = yield from everybodys("data", {"splits": _data(run)})
+        told = yield from everybodys(f"{BEGINNING}: data", {"splits": _data(run)})
         raise DataError(
             f"processes see different data: {different([one['splits'] for one in told], 'split')}",
             "all processes must see the same files, in one order: look at the data folder of each machine",
