@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -350,6 +351,14 @@ def _received_by(strategy: Strategy, model: nn.Module) -> list[tuple[int, ...]]:
         (lambda: rankDAD(0), "rank is 0"),
         (lambda: TopK(dSGD(), 0.0), "share of top-k is 0.0"),
         (lambda: Payload(dSGD(), "int8"), "numbers are 'int8'"),
+        (lambda: FedProx(-1.0), "mu is -1.0"),
+        (lambda: FedProx(math.inf), "mu is inf"),
+        (lambda: FedAvgM(-1.0), "learning_rate is -1.0"),
+        (lambda: FedAvgM(momentum=1.0), "momentum is 1.0"),
+        (lambda: FedAdam(0.0), "learning_rate is 0.0"),
+        (lambda: FedAdam(beta1=-0.1), "beta1 is -0.1"),
+        (lambda: FedYogi(beta2=2.0), "beta2 is 2.0"),
+        (lambda: FedYogi(tau=0.0), "tau is 0.0"),
     ],
 )
 def test_wrong_arguments_are_refused(wrong: Callable[[], Strategy], said: str) -> None:

@@ -228,6 +228,11 @@ def test_a_killed_study_goes_on_to_the_same_bits(site: str, saves: int, tmp_path
     assert outcome(done.path) == outcome(undisturbed.path)
 
 
+def test_going_on_with_a_study_that_there_is_not_names_where_it_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no study at .*nowhere"):
+        simulate(tmp_path / "nowhere", resume=True)
+
+
 def test_a_finished_study_is_returned_as_it_is(done: TrainedRun) -> None:
     again = simulate(study(), out=done.path, resume=True)
     assert again.result == json.loads((done.path / "result.json").read_text())
@@ -270,6 +275,7 @@ NORMALISED = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
         ),
         ({"federation__strategy": "FedAverage"}, "no strategy named", "FedAvg"),
         ({"federation__strategy": "MLP"}, "strategy", ""),
+        ({"federation__cohort": {"minimum_sites": 4}}, "3 sites and stops with fewer than 4", "at most 3"),
         ({"dataset__folder": "."}, "belong to no site", "federation.sites.NAME"),
         ({"model": DoubleNet()}, "shared by all sites", "its class"),
         ({"run__processes": 2}, "one process", "run.processes"),
@@ -286,6 +292,17 @@ def test_a_section_that_cannot_work_is_told_and_nothing_is_left(
     with pytest.raises(ConfigError, match=says) as caught:
         simulate(study(**changes), out=tmp_path / "study")
     assert hint in str(caught.value)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("within", ["FedAvg", {"FedAvg": {"steps_per_round": 2}}])
+def test_a_strategy_within_another_that_is_no_component_is_told_with_how_to_write_it(
+    within: str | dict[str, Any], tmp_path: Path
+) -> None:
+    for outer in ("TopK", "Payload"):
+        with pytest.raises(UsageError, match=f"strategy within {outer} is .*FedAvg") as caught:
+            simulate(study(federation__strategy={outer: {"strategy": within}}), out=tmp_path / "study")
+        assert "strategy: {component: {FedAvg: {…}}}" in str(caught.value)
     assert not (tmp_path / "study").exists()
 
 

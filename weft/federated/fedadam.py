@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from weft.errors import UsageError
 from weft.federated.fedavg import FedAvg
 from weft.federated.means import Aggregate
 
@@ -19,7 +21,7 @@ class FedAdam(FedAvg):
 
     Args:
         learning_rate: of the step over rounds.
-        beta1, beta2: how much of the mean and of the mean square is kept, 0 to 1.
+        beta1, beta2: how much of the mean and of the mean square is kept, from 0 to below 1.
         tau: added to the root of the mean square, which begins with its square.
         steps_per_round, aggregate, tolerated: see `FedAvg`.
     """
@@ -35,6 +37,11 @@ class FedAdam(FedAvg):
         tolerated: int = 1,
     ) -> None:
         super().__init__(steps_per_round, aggregate, tolerated)
+        if not (0 < learning_rate < math.inf and 0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 < tau < math.inf):
+            raise UsageError(
+                f"learning_rate is {learning_rate}, beta1 is {beta1}, beta2 is {beta2}, tau is {tau}",
+                "give a learning rate and tau above 0, betas from 0 and below 1",
+            )
         self.learning_rate, self.beta1, self.beta2, self.tau = learning_rate, beta1, beta2, tau
         self.first: dict[str, Tensor] = {}
         self.second: dict[str, Tensor] = {}

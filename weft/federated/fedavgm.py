@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from weft.errors import UsageError
 from weft.federated.fedavg import FedAvg
 from weft.federated.means import Aggregate
 
@@ -19,7 +21,7 @@ class FedAvgM(FedAvg):
 
     Args:
         learning_rate: of the step over rounds.
-        momentum: of the step over rounds, 0 to 1.
+        momentum: of the step over rounds, from 0 to below 1.
         steps_per_round, aggregate, tolerated: see `FedAvg`.
     """
 
@@ -32,6 +34,11 @@ class FedAvgM(FedAvg):
         tolerated: int = 1,
     ) -> None:
         super().__init__(steps_per_round, aggregate, tolerated)
+        if not (0 < learning_rate < math.inf and 0 <= momentum < 1):
+            raise UsageError(
+                f"learning_rate is {learning_rate}, momentum is {momentum}",
+                "give a learning rate above 0, a momentum from 0 and below 1",
+            )
         self.learning_rate, self.momentum = learning_rate, momentum
         self.velocity: dict[str, Tensor] = {}
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from weft.errors import UsageError
 from weft.federated.fedavg import FedAvg
 from weft.federated.means import Aggregate
 
@@ -27,6 +30,8 @@ class FedProx(FedAvg):
         tolerated: int = 1,
     ) -> None:
         super().__init__(steps_per_round, aggregate, tolerated)
+        if not 0 <= mu < math.inf:
+            raise UsageError(f"mu is {mu}", "give a number from 0")
         self.mu = mu
 
     def loss_term(self, model: nn.Module) -> Tensor | None:

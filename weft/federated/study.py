@@ -24,12 +24,12 @@ from weft.actions.scores import write_scores, write_states
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
-from weft.config import Experiment, fingerprint, refuse_while_loading
+from weft.config import Experiment, FederationConfig, fingerprint, refuse_while_loading
 from weft.engine import CheckpointFolder, Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
-from weft.errors import MessageRefused, NotFiniteError, UsageError
+from weft.errors import ConfigError, MessageRefused, NotFiniteError, Problem, UsageError
 from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
@@ -86,6 +86,8 @@ def simulate(
         raise UsageError("a study goes on with the scenario that it began with", "leave out the scenario")
     if resume and out is None:
         if not isinstance(source, str | Path) or not Path(source).is_dir():
+            if isinstance(source, str | Path) and not Path(source).exists():
+                raise UsageError(f"there is no study at {source}", "name the directory of one that was begun")
             raise UsageError("which study shall be gone on with?", "name its directory: --resume STUDY, or --out STUDY")
         with stoppable(source), one_moment():
             return _go_on(Path(source), overrides, compare)
@@ -99,12 +101,20 @@ def simulate(
         if resume and out is not None and begun_already(out):
             require_same_experiment(out, experiment)
             return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], compare)
+        _require_sites(experiment.federation)
         planned = None
         if scenario is not None:
             planned = load_scenario(scenario, experiment.federation.sites)
         if folds_of(experiment) is not None:
             return simulate_folds(experiment, out, _of_fold((), compare, planned))
         return _begin(experiment, out, compare, planned)
+
+
+def _require_sites(federation: FederationConfig) -> None:
+    sites, wanted = len(federation.sites), federation.cohort.minimum_sites
+    if wanted > sites:
+        message = f"the study has {sites} sites and stops with fewer than {wanted}: it can never begin"
+        raise ConfigError(Problem(message, f"write at most {sites}", ("federation", "cohort", "minimum_sites")))
 
 
 def _begin(experiment: Experiment, out: Path | str | None, compare: bool, scenario: Scenario | None) -> TrainedRun:

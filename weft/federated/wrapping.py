@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from weft.engine import Collective, Gradients, Strategy
 from weft.engine.collectives import Answer
 from weft.engine.strategy import Exchange
+from weft.errors import UsageError
 from weft.federated.rounding import travels_exactly
 
 
@@ -17,9 +18,19 @@ class Wrapper(Strategy):
 
     Args:
         strategy: the one within.
+
+    Raises:
+        UsageError: it is none, such as a name that an experiment file gives without `component:`.
     """
 
     def __init__(self, strategy: Strategy) -> None:
+        if not isinstance(strategy, Strategy):
+            written = next(iter(strategy)) if isinstance(strategy, dict) and strategy else strategy
+            name = written if isinstance(written, str) else "dSGD"
+            raise UsageError(
+                f"the strategy within {type(self).__name__} is {strategy!r}, which is not built",
+                f"write strategy: {{component: {{{name}: {{…}}}}}}; in Python, give the strategy itself: {name}(…)",
+            )
         self.strategy = strategy
         self.steps_per_round = strategy.steps_per_round
         self.buffers = strategy.buffers
