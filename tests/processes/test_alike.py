@@ -247,6 +247,16 @@ def test_processes_that_are_not_alike_end_with_an_error_that_says_in_what(
 
 
 @pytest.mark.slow
+def test_what_a_forward_pass_keeps_beside_the_saved_weights_makes_no_other_network(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    """The first process alone tries the network out before they begin."""
+    file = write_odd(tmp_path, {"model": {"RememberingNet": {}}})
+    ended = start(nursery, "train", file, "--out", tmp_path / "run", "--processes", "2").wait()
+    assert ended.code == 0, ended.text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["small networks", "data"])
 def test_a_run_that_goes_on_with_processes_that_are_not_alike_says_the_same(
     case: str, nursery: Nursery, tmp_path: Path

@@ -78,9 +78,13 @@ def _take_the_first(run: Run) -> Generator[Collective, Answer, None]:
 
 
 def _weights(run: Run) -> dict[str, Tensor]:
-    """Parameters and buffers, those too that optimizers have beside the model's."""
+    """Parameters and buffers, those too that optimizers have beside the model's. Buffers that are not saved are left
+    out: some are made by a first forward pass, which the first process may have tried already.
+    """
     model = run.state.model
-    found = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    saved = model.state_dict().keys()
+    buffers = [(name, tensor) for name, tensor in model.named_buffers() if name in saved]
+    found = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *buffers]}
     known = set(model.parameters())
     for name, optimizer in run.state.optimizers.items():
         beside = [one for group in optimizer.param_groups for one in group["params"] if one not in known]
