@@ -293,6 +293,6 @@ def test_a_ledger_is_whole_again_after_a_line_that_was_cut_off(tmp_path: Path) -
     rows = list(read_ledger(tmp_path / "ledger.jsonl"))
     told = {(0, 5): set(), (0, 8): {"north"}, (1, 10): {"north"}, (1, 11): set(), (2, 12): {"north"}}
     assert {where: away_before(rows, *where) for where in told} == told
-    ledger.go_back(1, 11)
+    ledger.go_back(3)
     ledger.note("late", "north", epoch=1, step=11)
     assert [event for event, *_ in events_of(tmp_path)] == ["joined", "left", "returned", "late"]

@@ -94,6 +94,22 @@ def test_a_stop_in_validation_right_after_a_save_keeps_what_the_hub_learnt_of_th
     assert known[-2:] == expected[-2:]  # at the last save in a round, and at the end
 
 
+@pytest.mark.slow
+def test_what_was_refused_at_the_end_of_a_round_stays_told_where_a_study_goes_on_from_there(tmp_path: Path) -> None:
+    """It was before the save of that step, so it does not happen again."""
+    absurd = {"site": "south", "event": "update", "step": 3, "times": 1e9}
+    settings: dict[str, Any] = {
+        "federation__strategy": {"FedAvg": {"steps_per_round": 3}}, "run__checkpoint_every": {"steps": 1},
+        "training__epochs": 1,
+    }  # fmt: skip
+    undisturbed = simulate(study(**settings), out=tmp_path / "undisturbed", scenario={"events": [absurd]})
+    assert undisturbed.result["events"]["refused"] == 1
+    simulate_and_die(study(**settings), tmp_path / "killed", "west", 3, scenario={"events": [absurd]})
+    done = simulate(tmp_path / "killed", ["run.observers=[]"], resume=True)
+    assert outcome(done.path) == outcome(undisturbed.path)
+    assert done.result["events"] == undisturbed.result["events"]
+
+
 @pytest.mark.parametrize("content", [None, "[", "{}", "[{}]", '[{"epoch": 0, "step": 3}]', "[]", "[1]"])
 def test_a_memory_that_is_not_whole_is_an_error_with_words(content: str | None, tmp_path: Path) -> None:
     if content is not None:

@@ -41,6 +41,7 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.events: list[dict[str, Any]] = []
+        self.written = 0  # events of the study so far, those before it went on too
         self._since = time.monotonic()
 
     def note(self, event: Event, site: str, *, epoch: int = 0, step: int = 0, reason: str = "") -> None:
@@ -65,20 +66,22 @@ class Ledger:
         if self.path is not None:
             with explained(self.path, kept="what was written before"), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+        self.written += 1
         text = f"epoch {epoch + 1}, step {step}: {f'site {site}' if site else 'the study'} {event}" + (
             f": {reason}" if reason else ""
         )
         logger.log(logging.DEBUG if event in _QUIET else logging.WARNING, "%s", text)
 
-    def go_back(self, epoch: int, step: int) -> None:
-        """Give up what was written from a boundary on, where the study goes on from there: it happens again.
+    def go_back(self, events: int) -> None:
+        """Give up what was written since a boundary, where the study goes on from there: it happens again.
 
         Args:
-            epoch, step: of the boundary.
+            events: how many were `written` then.
         """
         assert self.path is not None
-        kept = [row for row in read_ledger(self.path) if (row["epoch"], row["step"]) < (epoch, step)]
+        kept = list(read_ledger(self.path))[:events]
         write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self.written = len(kept)
 
 
 def away_before(rows: Iterable[Mapping[str, Any]], epoch: int, step: int) -> set[str]:

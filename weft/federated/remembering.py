@@ -39,12 +39,16 @@ class HubMemory:
         if moment == self._noted:
             return
         before = [row for row in self._rows if _boundary(row) != (epoch, step)]
-        self._rows = [*before, {"epoch": epoch, "step": step, **self.hub.state_dict()}][-self.keep :]
+        row = {"epoch": epoch, "step": step, "events": self.hub.ledger.written, **self.hub.state_dict()}
+        self._rows = [*before, row][-self.keep :]
         self._noted = moment
         self.directory.write_json(self.directory.hub_file, self._rows)
 
-    def go_back(self, epoch: int, step: int) -> None:
+    def go_back(self, epoch: int, step: int) -> int:
         """Let the hub remember what it did at a boundary, and give up what came later.
+
+        Returns:
+            how many events the ledger had then.
 
         Raises:
             CheckpointError: it is not known.
@@ -55,12 +59,14 @@ class HubMemory:
             if not rows or _boundary(rows[-1]) != (epoch, step):
                 raise ValueError(f"there is nothing of epoch {epoch + 1}, step {step}")
             self.hub.load_state_dict(rows[-1])
+            events = int(rows[-1]["events"])
         except (RunDirectoryError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"{file} does not tell what the hub remembered: {getattr(error, 'message', error)}",
                 "restore it from a backup, or run the study again in a new directory",
             ) from error
         self._rows = rows
+        return events
 
 
 def _boundary(row: Mapping[str, Any]) -> tuple[int, int]:

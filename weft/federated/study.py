@@ -276,11 +276,10 @@ class _Study:
         for boundary in sorted(set().union(*saved.values()), reverse=True):
             away = away_before(rows, *boundary) & saved.keys()
             if all(boundary in saved[name] for name in saved if name not in away):
-                self.memory.go_back(*boundary)
-                self.ledger.go_back(*boundary)
+                self.ledger.go_back(self.memory.go_back(*boundary))
                 return _Resuming(boundary, away)
         if not all(saved.values()):  # it begins anew
-            self.ledger.go_back(0, 0)
+            self.ledger.go_back(0)
         return None
 
     def _watching(self) -> list[Observer]:
@@ -318,6 +317,11 @@ class _Study:
         first = there[0]
         directory.history().restore(first.built.state.history)
         pooled = first.built.final
+        if self.scenario is not None:
+            assert self.experiment.federation is not None
+            deadline = self.experiment.federation.cohort.deadline
+            for what in self.scenario.without_effect(results[first.name].steps, deadline):
+                logger.warning("scenario: %s", what)
         per_site = {site.name: self._write_site(site, results[site.name]) for site in there}
         for name, split in pooled.items():
             write_scores(directory.scores, name, replace(split, rows=[]), results[first.name].model_sha256)
