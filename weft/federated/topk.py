@@ -50,13 +50,17 @@ class TopK(Wrapper):
         before = self.waiting.get(collective.tag, [])
         if [tensor.shape for tensor in before] != [tensor.shape for tensor in collective.tensors]:
             before = [torch.zeros_like(tensor) for tensor in collective.tensors]  # also when layers are unfrozen
+        inner = innermost(self.strategy)
+        # SCAFFOLD's variates, where their mean begins anew: else most of it would be nothing for long.
+        whole = isinstance(inner, SCAFFOLD) and collective.tag in [f"round {network}" for network in inner.renewed]
+        if whole:  # they stand for all that was left out of their changes before; moves, which come first, do not
+            moves = len(before) // 2
+            before = [*before[:moves], *map(torch.zeros_like, before[moves:])]
         wanted = [
             tensor if is_exact(tensor) else tensor + kept.to(tensor)
             for tensor, kept in zip(collective.tensors, before, strict=True)
         ]
         numbers = collective.encoding.numbers  # with what waited, numbers may have more bits than the strategy sends
-        inner = innermost(self.strategy)
-        whole = isinstance(inner, SCAFFOLD) and bool(inner.renewed)  # else most of its mean would be nothing for long
         thinned = wanted if whole else [tensor if is_exact(tensor) else self._largest(tensor) for tensor in wanted]
         tensors = [tensor if is_exact(tensor) else rounded(tensor, numbers) for tensor in thinned]
         self._next[collective.tag] = [whole - part for whole, part in zip(wanted, tensors, strict=True)]
