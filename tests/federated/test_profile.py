@@ -19,6 +19,7 @@ from weft.engine import Collective, Epoch, Participant, RunResult, Start, Step, 
 from weft.engine.collectives import Answer
 from weft.engine.seeding import random_state
 from weft.engine.state import Position
+from weft.federated.evaluating import evaluate
 from weft.federated.profile import Profile, Spent
 from weft.federated.study import simulate
 from weft.monitor import ProgressBar
@@ -179,3 +180,6 @@ def test_the_command_shows_a_study_also_before_its_end(tmp_path: Path) -> None:
     assert sites["north"]["sent"] == done.result["sites"]["north"]["bytes"]["sent"]
     refused = CliRunner().invoke(app, ["federate", "profile", str(done.path / "sites" / "north")])
     assert refused.exit_code != 0
+    tested = evaluate(done.path, splits=["test"], out=tmp_path / "tested")
+    refused = CliRunner().invoke(app, ["federate", "profile", str(tested.path)])
+    assert "nothing was trained there" in str(refused.exception)

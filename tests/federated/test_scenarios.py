@@ -66,6 +66,17 @@ def test_what_is_damaged_doubled_or_out_of_order_on_its_way_changes_nothing(
     assert told == {"ignored", "resent"}
 
 
+def test_events_that_changed_nothing_are_told_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slow = {"site": "west", "event": "slow", "step": 2, "seconds": 60}
+    played(tmp_path / "a", {"site": "north", "event": "leaves", "step": 5000}, slow, training__epochs=1)
+    assert "'leaves' of north at step 5000 never happened" in caplog.text
+    assert "'slow' of west at step 2 changed nothing: 60 s, and federation.cohort has no deadline" in caplog.text
+    caplog.clear()
+    played(tmp_path / "b", slow, training__epochs=1, federation__cohort={"deadline": 30})
+    assert "late" in caplog.text
+    assert "scenario" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES[1:], ids=str)
 def test_nor_with_any_strategy(strategy: Any, tmp_path: Path) -> None:

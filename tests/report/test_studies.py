@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +260,37 @@ def test_the_report_of_folds_shows_each_site_over_the_folds(tmp_path: Path) -> N
     with pytest.raises(UsageError, match="no sites"):
         read_study(read_run(folds))
     assert set(site_costs(read_study(read_run(folds / "fold-1")))) == set(SIZES)
+
+
+def test_scores_by_a_column_of_the_sites_tables(tmp_path: Path) -> None:
+    sites = {"east": 40, "west": 28}
+    for site, people in sites.items():
+        _table(tmp_path / f"{site}.csv", people, "scanner,only_here" if site == "east" else "scanner")
+    told = {
+        "dataset": {"inputs": ["a", "b"], "targets": ["ill"], "split": {"ratio": [0.5, 0.25, 0.25]}},
+        "model": {"MLP": {"in_features": 2, "out_features": 2}},
+        "training": {"task": "classification", "epochs": 1, "batch_size": 8},
+        "federation": {"sites": {site: {"table": {"file": str(tmp_path / f"{site}.csv")}} for site in sites}},
+    }
+    done = simulate(told, out=tmp_path / "study").path
+    rows = Page(write_report(done, by=["scanner"]).read_text(encoding="utf-8")).rows("Scanner")
+    truth: Counter[str] = Counter()
+    for site in sites:
+        lines = (tmp_path / f"{site}.csv").read_text().splitlines()
+        for row in read_rows(done / "sites" / site / "scores" / "test.csv"):
+            truth[lines[int(str(row["case"]).removeprefix("line ")) - 1].split(",")[3]] += 1
+    assert {row[0]: int(row[1]) for row in rows} == truth
+    with pytest.raises(UsageError, match="site west have no column 'only_here'"):
+        write_report(done, by=["only_here"])
+    with pytest.raises(UsageError, match="have a column 'scaner'") as caught:
+        write_report(done, by=["scaner"])
+    assert "'scanner'" in str(caught.value)
+
+
+def _table(file: Path, people: int, further: str) -> None:
+    """A table of people, half of whom are ill, with a scanner and maybe more."""
+    lines = [f"a,b,ill,{further}"]
+    for row in range(people):
+        cells = [row, row % 5, "yes" if row % 2 else "no", "new" if row * row % 7 < 3 else "old"]
+        lines.append(",".join(map(str, cells)) + ",x" * further.count(","))
+    file.write_text("\n".join(lines) + "\n")

@@ -177,7 +177,8 @@ def refuse_study(experiment: Experiment) -> None:
         sites = ", ".join(experiment.federation.sites)
         raise UsageError(
             f"{experiment.name} is a study: its data lie at its sites ({sites})",
-            "run it with weft federate simulate FILE; afterwards each site is a run of its own, sites/NAME",
+            "weft federate simulate FILE runs it, weft federate evaluate STUDY scores its weights; "
+            "afterwards each site is a run of its own, sites/NAME",
         )
 
 

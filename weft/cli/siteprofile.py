@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.shared import Json, Settings, looking, print_json
+from weft.errors import UsageError
 
 
 def profile(
@@ -25,15 +26,20 @@ def profile(
         from weft.report.studyfiles import read_study
 
         found = read_study(read_run(study, whole=False))
+        shown = [one for one in (time_table(found), traffic_table(found), memory_table(found)) if one is not None]
+        if not shown and not json:
+            raise UsageError(
+                f"{study} tells nothing of what its sites took: nothing was trained there, or not yet",
+                "name a study that trains or was trained",
+            )
     if json:
         print_json({"study": str(study), "sites": site_costs(found)})
         return
     from weft.cli.comparing import table
 
-    for one in (time_table(found), traffic_table(found), memory_table(found)):
-        if one is not None:
-            typer.echo(f"{one.caption}")
-            for line in table(one.head, one.rows):
-                typer.echo(line)
-            if one.note and not Settings.quiet:
-                typer.echo(one.note, err=True)
+    for one in shown:
+        typer.echo(f"{one.caption}")
+        for line in table(one.head, one.rows):
+            typer.echo(line)
+        if one.note and not Settings.quiet:
+            typer.echo(one.note, err=True)

@@ -7,7 +7,7 @@ result each time, also when it is stopped and resumed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -90,6 +90,21 @@ class Scenario(Section):
         """Sites that left and are to be back by a step."""
         left = {event.site for event in self.events if event.event == "leaves" and event.step < step}
         return left - self.away(step)
+
+    def without_effect(self, steps: int, deadline: float | None) -> Iterator[str]:
+        """What of it changed nothing, in words.
+
+        Args:
+            steps: that the study took.
+            deadline: seconds after which a site is late; None where there is no such thing.
+        """
+        for event in self.events:
+            told = f"'{event.event}' of {event.site} at step {event.step}"
+            if event.step > steps:
+                yield f"{told} never happened: the study took {steps} steps"
+            elif event.event == "slow" and (deadline is None or event.seconds <= deadline):
+                limit = "federation.cohort has no deadline" if deadline is None else f"the deadline is {deadline:g} s"
+                yield f"{told} changed nothing: {event.seconds:g} s, and {limit}"
 
 
 def load_scenario(source: Path | str | Mapping[str, Any], sites: Iterable[str] | None = None) -> Scenario:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.errors import UsageError
-from weft.report.reading import RunFiles
+from weft.report.reading import RunFiles, holders_of, read_run
 
 
 def column_of(files: RunFiles, split: str, name: str) -> Sequence[str]:
@@ -29,11 +29,35 @@ def column_of(files: RunFiles, split: str, name: str) -> Sequence[str]:
     groups = files.groups_of(split)
     if groups is not None and name == files.group_name:
         return groups
-    tables = [columns for file in table_files(files) for columns in [_read(file, files)]]
+    sites = [folder for site, folder in holders_of(files.directory) if site]
+    if sites:
+        return _at_sites(files, split, name, {folder.path.name: folder.path for folder in sites})
+    tables = _tables(files)
     holders = [columns for columns in tables if name in columns]
     if not holders:
         raise _no_column(files, split, name, tables)
     return _looked_up(files, rows.texts("case"), name, holders)
+
+
+def _at_sites(files: RunFiles, split: str, name: str, folders: Mapping[str, Path]) -> list[str]:
+    """The cells in the tables of a study's sites, whose cases are named `SITE/CASE`."""
+    cases = files.cases[split].texts("case")
+    runs = {site: read_run(folder, whole=False) for site, folder in folders.items()}
+    tables = {site: _tables(run) for site, run in runs.items()}
+    if not any(name in columns for part in tables.values() for columns in part):
+        raise _no_column(files, split, name, [columns for part in tables.values() for columns in part])
+    cells: dict[str, str] = {}
+    for site, run in runs.items():
+        own = [case.removeprefix(f"{site}/") for case in cases if case.startswith(f"{site}/")]
+        holders = [columns for columns in tables[site] if name in columns]
+        if own and not holders:
+            raise UsageError(f"the data of site {site} have no column '{name}'", "choose one that all sites have")
+        cells |= zip([f"{site}/{case}" for case in own], _looked_up(run, own, name, holders)) if own else ()
+    return [cells[case] for case in cases]
+
+
+def _tables(files: RunFiles) -> list[dict[str, Sequence[Any]]]:
+    return [_read(file, files) for file in table_files(files)]
 
 
 def table_files(files: RunFiles) -> list[Path]:

@@ -148,7 +148,7 @@ def _bounds(result: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 def _read_divisions(files: RunFiles) -> list[dict[str, Any]]:
     found = []
-    for site, holder in _holders(files.directory):
+    for site, holder in holders_of(files.directory):
         if holder.splits_file.exists():
             content = _or_note(files, lambda file=holder.splits_file: read_json(file))  # type: ignore[misc]
             if isinstance(content, dict):
@@ -156,7 +156,7 @@ def _read_divisions(files: RunFiles) -> list[dict[str, Any]]:
     return found
 
 
-def _holders(run: RunDirectory) -> list[tuple[str, RunDirectory]]:
+def holders_of(run: RunDirectory) -> list[tuple[str, RunDirectory]]:
     """The runs of which this one consists: its folds, the sites of a study, or itself; each with its site, if any."""
     parts = [RunDirectory(fold) for fold in run.folds()] or [run]
     sites = [(site.name, RunDirectory(site)) for part in parts for site in sites_of(part)]
@@ -260,7 +260,7 @@ def _read_scores(files: RunFiles) -> None:
 def read_case_table(files: RunFiles, split: str) -> None:
     """Read the rows of cases of a split into `files.cases`, if there are any; of a study, those of its sites."""
     name = f"{Path(split).name}.csv"
-    holders = [("", files.directory)] if (files.directory.scores / name).exists() else _holders(files.directory)
+    holders = [("", files.directory)] if (files.directory.scores / name).exists() else holders_of(files.directory)
     found = [(site, file) for site, holder in holders if (file := holder.scores / name).exists()]
     if not found or (files.has_folds and holders[0][0] and split != "validation"):
         return  # other splits than the held-out items come again in every fold
