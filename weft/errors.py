@@ -90,6 +90,10 @@ class DataError(WeftError):
     """Data are missing, unreadable or do not fit the experiment."""
 
 
+class UnlikeDataError(DataError):
+    """Processes of one run see different data."""
+
+
 class CheckpointError(WeftError):
     """A checkpoint could not be written or read."""
 

@@ -24,17 +24,19 @@ from weft.monitor.heartbeat import Heartbeat
 
 
 class Rotten(Dataset[tuple[Tensor, Tensor]]):
-    """A dataset that cannot load one of its items."""
+    """A dataset that cannot load one of its items, or not at its first try where it may leave a `mark`."""
 
-    def __init__(self, dataset: Any, row: int) -> None:
-        self.dataset, self.row = dataset, row
+    def __init__(self, dataset: Any, row: int, mark: str | None = None) -> None:
+        self.dataset, self.row, self.mark = dataset, row, None if mark is None else Path(mark)
         self.cases = dataset.cases
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        if row == self.row:
+        if row == self.row and (self.mark is None or not self.mark.exists()):
+            if self.mark is not None:
+                self.mark.touch()
             raise OSError(f"cannot read scan number {row}")
         item: tuple[Tensor, Tensor] = self.dataset[row]
         return item

@@ -140,6 +140,19 @@ def test_an_item_that_cannot_be_read_by_one_process_ends_all_with_that_message_a
     assert not left_behind(run)
 
 
+def test_an_item_that_cannot_be_read_for_once_is_read_after_a_restart(
+    nursery: Nursery, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    rotten = {"dataset": {"component": {"Noisy": {"items": 46}}}, "row": 40, "mark": str(tmp_path / "mark")}
+    file = write_job(tmp_path, {"dataset.class.train": {"Rotten": rotten}})
+    ended = start(nursery, "train", file, "--out", run, "--processes", "2", "--restarts", "1").wait()
+    assert ended.code == 0, ended.text
+    assert "cannot read scan number 40" in ended.err
+    assert "starting all again" in ended.err
+    assert outcome(run) == undisturbed
+
+
 @pytest.fixture
 def disk(nursery: Nursery, tmp_path: Path) -> Iterator[Path]:
     """A small disk, seen by the children."""

@@ -24,7 +24,8 @@ from weft.runs import RunDirectory, is_run, resume_command
 
 logger = logging.getLogger("weft")
 
-_WOULD_HAPPEN_AGAIN = ("NotFiniteError", "ProtocolError", "DataError")
+# Not what cannot be read: a file system that is far away may have stumbled.
+_WOULD_HAPPEN_AGAIN = ("NotFiniteError", "ProtocolError", "UnlikeDataError")
 
 
 def launch(

@@ -20,7 +20,7 @@ from weft.engine.run import Run
 from weft.engine.scoring import weights_sha256
 from weft.engine.stepping import trainable
 from weft.engine.telling import everybodys
-from weft.errors import DataError
+from weft.errors import UnlikeDataError
 
 logger = logging.getLogger("weft")
 
@@ -42,14 +42,14 @@ def require_replicas(run: Run, told: Sequence[dict[str, Any]]) -> Generator[Coll
 
     Raises:
         ProtocolError: networks or optimizers differ.
-        DataError: data differ.
+        UnlikeDataError: data differ.
     """
     if _differ(told, "network"):
         told = yield from everybodys(f"{BEGINNING}: networks", {"tensors": _tensors(run)})
         raise different_networks([one["tensors"] for one in told])
     if _differ(told, "data"):
         told = yield from everybodys(f"{BEGINNING}: data", {"splits": _data(run)})
-        raise DataError(
+        raise UnlikeDataError(
             f"processes see different data: {different([one['splits'] for one in told], 'split')}",
             "all processes must see the same files, in one order: look at the data folder of each machine",
         )
