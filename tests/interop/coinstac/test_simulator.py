@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,41 @@ def test_a_damaged_state_of_the_pipeline_is_not_gone_on_with(tmp_path: Path) -> 
         (tmp_path / "cache" / "pipeline.json").write_text(content)
         with pytest.raises(DataError, match=r"pipeline\.json does not say where the pipeline is"):
             simulate(tmp_path, script, script, resume=True)
+
+
+LISTING = """
+import os
+
+def run(data):
+    state = data["state"]
+    seen = sorted(os.listdir(state["baseDirectory"]))
+    with open(os.path.join(state["outputDirectory"], f"seen{state['iteration']}"), "w") as file:
+        file.write(" ".join(seen))
+    return {"output": {}, "cache": {}}
+"""
+SENDING = """
+import os
+
+def run(data):
+    state = data["state"]
+    for name in ("answer.bin", f"{data['cache'].get('began', 'results')}.zip"):
+        open(os.path.join(state["transferDirectory"], name), "w").close()
+    return {"output": {}, "cache": {"began": "later"}, "success": state["iteration"] == 2}
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the simulator forks")
+def test_what_an_earlier_computation_sent_to_a_site_is_not_among_its_data_again(tmp_path: Path) -> None:
+    sites(tmp_path, "local0")
+    (tmp_path / "inputspec.json").write_text("{}")
+    (tmp_path / "input" / "local0" / "simulatorRun" / "person.txt").touch()
+    for name, text in {"local": LISTING, "remote": SENDING}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    written = tmp_path / "output" / "local0" / "simulatorRun"
+    for _ in range(2):
+        simulate(tmp_path, tmp_path / "local.py", tmp_path / "remote.py", persistent=True)
+        assert (written / "seen1").read_text() == "person.txt"
+        assert (written / "seen2").read_text() == "answer.bin person.txt results.zip"
 
 
 def test_what_a_process_answers_is_told_apart(tmp_path: Path) -> None:

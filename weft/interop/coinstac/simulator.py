@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ class Pipeline:
         told: what the sites told in this round, where they did.
         caches: of each node.
         done: whether the remote has ended it.
+        sent: names of the files that the remote has sent to the sites.
     """
 
     sites: list[str]
@@ -53,6 +54,7 @@ class Pipeline:
     told: dict[str, dict[str, Any]] | None = None
     caches: dict[str, dict[str, Any]] = field(default_factory=dict)
     done: bool = False
+    sent: list[str] = field(default_factory=list)
 
 
 def simulate(
@@ -136,6 +138,10 @@ def _round(folder: Path, pipeline: Pipeline, processes: Processes) -> None:
             _move(_directory(folder, "transfer", name), _directory(folder, "input", REMOTE) / name)
         _save(folder, pipeline)
     answer = processes.call_all({REMOTE: _call(folder, REMOTE, pipeline, pipeline.told)})[REMOTE]
+    sent = {file.name for file in _directory(folder, "transfer", REMOTE).iterdir()}
+    if not sent <= set(pipeline.sent):  # known before the first of them lies among a site's data
+        pipeline.sent = sorted(sent | set(pipeline.sent))
+        _save(folder, pipeline)
     _keep_caches(pipeline, {REMOTE: answer})
     for name in pipeline.sites:
         _copy(_directory(folder, "transfer", REMOTE), _directory(folder, "input", name))
@@ -166,6 +172,7 @@ def _keep_caches(pipeline: Pipeline, answers: Mapping[str, Mapping[str, Any]]) -
 
 def _begun(folder: Path, inputs: dict[str, dict[str, Any]]) -> Pipeline:
     """A pipeline before its first round; what an earlier one sent is cleared away."""
+    _clear_what_was_sent(folder, inputs)
     pipeline = Pipeline(sorted(inputs), inputs=inputs)
     for name in [*pipeline.sites, REMOTE]:
         for kind in ("output", "cache", "transfer"):
@@ -176,6 +183,18 @@ def _begun(folder: Path, inputs: dict[str, dict[str, Any]]) -> Pipeline:
     _directory(folder, "input", REMOTE).mkdir(parents=True, exist_ok=True)
     _save(folder, pipeline)
     return pipeline
+
+
+def _clear_what_was_sent(folder: Path, sites: Iterable[str]) -> None:
+    """Remove what the remote of an earlier pipeline sent: among a site's data it would count as one of their files."""
+    try:
+        before = _resumed(folder)
+    except DataError:
+        return
+    names = [name for name in before.sent if isinstance(name, str)] if before is not None else []
+    for file in (_directory(folder, "input", site) / Path(name).name for site in sites for name in names):
+        if file.is_file():
+            file.unlink()
 
 
 def _resumed(folder: Path) -> Pipeline | None:
@@ -191,7 +210,7 @@ def _resumed(folder: Path) -> Pipeline | None:
 
 
 def _save(folder: Path, pipeline: Pipeline) -> None:
-    names = ("sites", "iteration", "inputs", "told", "caches", "done")
+    names = ("sites", "iteration", "inputs", "told", "caches", "done", "sent")
     content = json.dumps({name: getattr(pipeline, name) for name in names})
     write(folder / _STATE, content.encode())
 
