@@ -99,6 +99,7 @@ def run(data):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the simulator forks")
 def test_what_an_earlier_computation_sent_to_a_site_is_not_among_its_data_again(tmp_path: Path) -> None:
     sites(tmp_path, "local0")
