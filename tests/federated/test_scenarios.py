@@ -225,6 +225,15 @@ def test_a_site_with_another_version_or_experiment_is_refused_and_the_others_go_
         played(tmp_path / "all", {"site": "north", "event": event}, federation__cohort={"minimum_sites": 3})
 
 
+def test_too_few_sites_because_of_the_scenario_are_a_matter_of_the_scenario(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="without north") as raised:
+        played(
+            tmp_path / "study", {"site": "north", "event": "leaves", "step": 3}, federation__cohort={"minimum_sites": 3}
+        )
+    assert raised.value.hint is not None
+    assert "another one" in raised.value.hint
+
+
 @pytest.mark.slow
 def test_a_site_whose_weights_are_not_those_of_the_others_takes_theirs(tmp_path: Path) -> None:
     spoiled = {"site": "south", "event": "weights", "step": 7}

@@ -29,7 +29,7 @@ from weft.engine import CheckpointFolder, Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
-from weft.errors import ConfigError, MessageRefused, NotFiniteError, Problem, UsageError
+from weft.errors import CohortError, ConfigError, MessageRefused, NotFiniteError, Problem, UsageError
 from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
@@ -303,7 +303,13 @@ class _Study:
                 self._describe()
 
         driver.back |= self.back
-        return driver.run(after_turn)
+        try:
+            return driver.run(after_turn)
+        except CohortError as error:
+            if self.scenario is None:
+                raise
+            hint = "the scenario goes on with the study: begin anew with another one, or with a lower minimum"
+            raise CohortError(error.message, hint) from error
 
     def _describe(self) -> None:
         """Write what is known before training; from here on the study can be resumed."""
