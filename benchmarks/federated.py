@@ -7,8 +7,9 @@ Five sites train a perceptron on the same rows with Adam. Weft has them all in t
 a study writes. coinstac-dinunet has five processes and one for its remote, as COINSTAC runs it; rows lie in memory, or
 each in a text file that is read whenever the row is asked for, as in its FreeSurfer example. gloo has five processes
 that average their gradients in a bare loop; and a loop by hand has five models in this process and thread. Its forward
-and backward passes alone are the least that five sites take there. They take turns. A ratio is the median step of the
-one by that of Weft in the same turn; medians over turns with 90 % bootstrap intervals.
+and backward passes alone are the least that five models take in turns, and one pass over the rows of all sites is the
+least that there is, with one model instead of five. They take turns. A ratio is the median step of the one by that of
+Weft in the same turn; medians over turns with 90 % bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ PARTS = ("time", "bytes", "growth", "strategies")
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SITES = 5
 FUSED, BY_HAND = "Weft, `training.fused`", "loop by hand, five models in turns"
-LEAST = "forward and backward passes alone"
+PASSES, POOLED = "forward and backward passes alone, in turns", "one pass alone, over the rows of all sites"
 # Whether a row is a text file that is read whenever the row is asked for, as in its example.
 DINUNET = {"coinstac-dinunet, rows in memory": False, "coinstac-dinunet, a file for each row": True}
 EXCHANGED = ("gradients", "left", "right", "factors")  # what is asked for steps, by the first word
@@ -132,14 +133,14 @@ def take_turns(arguments: argparse.Namespace, folder: Path, sizes: list[int]) ->
         if arguments.dinunet is not None
     }
     by_hand = SitesByHand(trained, sizes, BATCH_SIZE)
-    times: dict[str, list[float]] = {name: [] for name in ("Weft", FUSED, *DINUNET, "gloo", BY_HAND, LEAST)}
+    times: dict[str, list[float]] = {name: [] for name in ("Weft", FUSED, *DINUNET, "gloo", BY_HAND, PASSES, POOLED)}
     difference = 0.0
     try:
         for turn in range(-1, 1 if arguments.quick else arguments.pairs):
             done = run_study(study, folder / f"study{turn}")
             took = {"Weft": done.steps, FUSED: run_study(fused, folder / f"fused{turn}").steps}
             took |= {"gloo": gloo.steps(8 * epochs), BY_HAND: by_hand.steps(8 * epochs)}
-            took |= {LEAST: by_hand.gradients(8 * epochs)}
+            took |= {PASSES: by_hand.gradients(8 * epochs), POOLED: by_hand.pooled(8 * epochs)}
             took |= {name: pipeline.steps(8 * epochs) for name, pipeline in pipelines.items()}
             if turn < 0:  # thrown away, but until now both trained alike
                 difference = largest_difference(done.path / "sites" / "site0000", gloo.weights())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +157,29 @@ def train_with(runs: Sequence[SiteRun], reducer: type[COINNReducer]) -> Remote:
     remote = Remote([run.participant() for run in runs], reducer, remote_trainer(runs[0]))
     remote.run()
     return remote
+
+
+def to_the_end(
+    together: Together, runs: dict[str, SiteRun], made: Callable[[str], SiteRun], deaths: Sequence[int]
+) -> int:
+    """Drive sites to their end; the number of turns.
+
+    Args:
+        together: drives them.
+        runs: by name; the new ones of `local1` take the place of those that died.
+        made: makes a site's run anew, as a new process would: nothing is left but the folder and the journal.
+        deaths: turns after which `local1` dies.
+    """
+    turns = 0
+    while together.turn():
+        turns += 1
+        if turns in deaths:
+            place = next(number for number, one in enumerate(together.participants) if one.name == "local1")
+            dead = together.participants[place]
+            dead.die()
+            runs["local1"] = made("local1")
+            again = runs["local1"].participant()
+            again.journal = dead.journal
+            together.participants[place] = again
+            together.restart("local1")
+    return turns

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.interop.coinstac.tables import SIZES, Patients, Remote, Trainer, remote_trainer, site_run, write_sites
+from tests.interop.coinstac.tables import (
+    SIZES,
+    Patients,
+    Remote,
+    Trainer,
+    remote_trainer,
+    site_run,
+    to_the_end,
+    write_sites,
+)
 from weft.interop.coinstac import COINNLearner, COINNReducer
 from weft.interop.coinstac.io import plain
 from weft.interop.coinstac.keeping import kept, restored, storages
@@ -120,16 +129,7 @@ def test_a_site_that_dies_remembers_what_its_learner_and_trainer_did(tmp_path: P
             (folder / site / "fold").mkdir()
         runs = {site: made(site) for site in SIZES}
         together = Remote([run.participant() for run in runs.values()], COINNReducer, remote_trainer(runs["local0"]))
-        turns = 0
-        while together.turn():
-            turns += 1
-            if turns in deaths:
-                journal = together.participants[1].journal
-                together.participants[1].die()
-                runs["local1"] = made("local1")
-                together.participants[1] = runs["local1"].participant()
-                together.participants[1].journal = journal
-                together.restart("local1")
+        turns = to_the_end(together, runs, made, deaths)
         assert turns > 14
         ends.append([run.trainer.nn["model"].out.weight.detach() for run in runs.values()])
     assert all(torch.equal(first, second) for first, second in zip(*ends, strict=True))

@@ -17,6 +17,7 @@ from tests.interop.coinstac.tables import (
     Patients,
     Trainer,
     site_run,
+    to_the_end,
     train,
     train_with,
     write_site,
@@ -249,16 +250,7 @@ def test_a_step_that_is_interrupted_by_a_save_is_told_once(tmp_path: Path) -> No
             (folder / site / "fold").mkdir()
         runs = {site: made(site) for site in SIZES}
         together = Together([run.participant() for run in runs.values()])
-        turns = 0
-        while together.turn():
-            turns += 1
-            if turns in deaths:
-                journal = together.participants[1].journal
-                together.participants[1].die()
-                runs["local1"] = made("local1")
-                together.participants[1] = runs["local1"].participant()
-                together.participants[1].journal = journal
-                together.restart("local1")
+        to_the_end(together, runs, made, deaths)
         ended.append([run.cache["ended"] for run in runs.values()])
     assert ended[0] == ended[1]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_site, write_sites
+from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, to_the_end, train, write_site, write_sites
 from weft.engine import Together
 from weft.errors import CheckpointError, ConfigError
 from weft.interop.coinstac.metrics import Prf1a
@@ -417,18 +417,7 @@ def test_a_site_that_dies_goes_on_to_the_same_end(tmp_path: Path, engine: str, e
             (folder / site / "fold").mkdir()
         runs = {site: made(site) for site in SIZES}
         together = Together([run.participant() for run in runs.values()])
-        turns = 0
-        while together.turn():
-            turns += 1
-            if turns in deaths:  # a new process: nothing is left but the folder and the journal
-                dead = next(one for one in together.participants if one.name == "local1")
-                journal = dead.journal
-                dead.die()
-                runs["local1"] = made("local1")
-                again = runs["local1"].participant()
-                again.journal = journal
-                together.participants[1] = again
-                together.restart("local1")
+        turns = to_the_end(together, runs, made, deaths)
         assert turns > 27
         end = {site: weights(run) for site, run in runs.items()}
         batches = {site: (run.cache["batches"], run.cache["sizes"]) for site, run in runs.items()}
