@@ -7,9 +7,10 @@ Five sites train a perceptron on the same rows with Adam. Weft has them all in t
 a study writes. coinstac-dinunet has five processes and one for its remote, as COINSTAC runs it; rows lie in memory, or
 each in a text file that is read whenever the row is asked for, as in its FreeSurfer example. gloo has five processes
 that average their gradients in a bare loop; and a loop by hand has five models in this process and thread. Its forward
-and backward passes alone are the least that five models take in turns, and one pass over the rows of all sites is the
-least that there is, with one model instead of five. They take turns. A ratio is the median step of the one by that of
-Weft in the same turn; medians over turns with 90 % bootstrap intervals.
+and backward passes alone are the least that five models take in turns; `torch.func.vmap` computes the same gradients of
+all sites at once; and one pass over the rows of all sites is the least that there is, with one model instead of five.
+They take turns. A ratio is the median step of the one by that of Weft in the same turn; medians over turns with 90 %
+bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ from weft.federated.study import simulate
 PARTS = ("time", "bytes", "growth", "strategies")
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SITES = 5
-FUSED, BY_HAND = "Weft, `training.fused`", "loop by hand, five models in turns"
-PASSES, POOLED = "forward and backward passes alone, in turns", "one pass alone, over the rows of all sites"
+FUSED, THREADED = "Weft, `training.fused`", "Weft, `training.fused`, a thread for each core"
+BY_HAND, PASSES = "loop by hand, five models in turns", "forward and backward passes alone, in turns"
+TOGETHER, POOLED = "the same passes at once, `torch.func.vmap`", "one pass alone, over the rows of all sites"
 # Whether a row is a text file that is read whenever the row is asked for, as in its example.
 DINUNET = {"coinstac-dinunet, rows in memory": False, "coinstac-dinunet, a file for each row": True}
 EXCHANGED = ("gradients", "left", "right", "factors")  # what is asked for steps, by the first word
@@ -113,37 +115,40 @@ def take_turns(arguments: argparse.Namespace, folder: Path, sizes: list[int]) ->
     """Everybody's median milliseconds per step, and how many times Weft's that is."""
     validated, epochs = 32, 1 if arguments.quick else 3
     tables = make_tables(SITES, validated + 8 * BATCH_SIZE)
-    study = make_study(tables, validated, sizes, epochs, folder / "tables")
-    fused = make_study(tables, validated, sizes, epochs, folder / "tables", fused=True)
-    assert study.federation is not None
-    seeds = [site_experiment(study, name).seed for name in sorted(study.federation.sites)]
+    written = {"Weft": {}, FUSED: {"fused": True}, THREADED: {"fused": True, "threads": os.cpu_count() or 1}}
+    studies = {
+        name: make_study(tables, validated, sizes, epochs, folder / "tables", **options)
+        for name, options in written.items()
+    }
+    federation = studies["Weft"].federation
+    assert federation is not None
+    seeds = [site_experiment(studies["Weft"], name).seed for name in sorted(federation.sites)]
     trained = [(inputs[:-validated], targets[:-validated]) for inputs, targets in tables]
-    gloo = Gloo(trained, seeds, sizes, BATCH_SIZE)
+    gloo, by_hand = Gloo(trained, seeds, sizes, BATCH_SIZE), SitesByHand(trained, sizes, BATCH_SIZE)
     pipelines = {
         name: Dinunet(
-            arguments.dinunet,
-            folder / name.replace(" ", ""),
-            tables,
-            validated,
-            sizes,
-            BATCH_SIZE,
+            arguments.dinunet, folder / name.replace(" ", ""), tables, validated, sizes, BATCH_SIZE,
             text_files=text_files,
         )
         for name, text_files in DINUNET.items()
         if arguments.dinunet is not None
-    }
-    by_hand = SitesByHand(trained, sizes, BATCH_SIZE)
-    times: dict[str, list[float]] = {name: [] for name in ("Weft", FUSED, *DINUNET, "gloo", BY_HAND, PASSES, POOLED)}
+    }  # fmt: skip
+    others = {name: pipeline.steps for name, pipeline in pipelines.items()} | {
+        "gloo": gloo.steps, BY_HAND: by_hand.steps, PASSES: by_hand.gradients, TOGETHER: by_hand.together,
+        POOLED: by_hand.pooled,
+    }  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in (*written, *DINUNET, *others)}
     difference = 0.0
     try:
         for turn in range(-1, 1 if arguments.quick else arguments.pairs):
-            done = run_study(study, folder / f"study{turn}")
-            took = {"Weft": done.steps, FUSED: run_study(fused, folder / f"fused{turn}").steps}
-            took |= {"gloo": gloo.steps(8 * epochs), BY_HAND: by_hand.steps(8 * epochs)}
-            took |= {PASSES: by_hand.gradients(8 * epochs), POOLED: by_hand.pooled(8 * epochs)}
-            took |= {name: pipeline.steps(8 * epochs) for name, pipeline in pipelines.items()}
+            done = {
+                name: run_study(study, folder / f"study{turn}{number}")
+                for number, (name, study) in enumerate(studies.items())
+            }
+            took = {name: one.steps for name, one in done.items()}
+            took |= {name: steps(8 * epochs) for name, steps in others.items()}
             if turn < 0:  # thrown away, but until now both trained alike
-                difference = largest_difference(done.path / "sites" / "site0000", gloo.weights())
+                difference = largest_difference(done["Weft"].path / "sites" / "site0000", gloo.weights())
                 continue
             for name, steps in took.items():
                 times[name].append(1e3 * statistics.median(steps))
@@ -151,17 +156,19 @@ def take_turns(arguments: argparse.Namespace, folder: Path, sizes: list[int]) ->
         gloo.close()
         for pipeline in pipelines.values():
             pipeline.close()
-    rows: dict[str, dict[str, Any]] = {}
-    for name, found in times.items():
-        if not found:
-            rows[name] = {"skipped": INSTALL}
-            continue
-        rows[name] = {"milliseconds": statistics.median(found)}
-        if name != "Weft":
-            ratio = spread([one / own for one, own in zip(found, times["Weft"], strict=True)])
-            rows[name]["ratio"] = [ratio.median, ratio.low, ratio.high]
+    rows = {name: row_of(found, times["Weft"]) for name, found in times.items()}
     rows["gloo"]["difference"] = difference
     return rows
+
+
+def row_of(found: list[float], own: list[float]) -> dict[str, Any]:
+    """A contender's median, and its ratio to Weft's; without times it was left out."""
+    if not found:
+        return {"skipped": INSTALL}
+    if found is own:
+        return {"milliseconds": statistics.median(found)}
+    ratio = spread([one / other for one, other in zip(found, own, strict=True)])
+    return {"milliseconds": statistics.median(found), "ratio": [ratio.median, ratio.low, ratio.high]}
 
 
 def largest_difference(site: Path, weights: list[torch.Tensor]) -> float:

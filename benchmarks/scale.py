@@ -41,7 +41,7 @@ from benchmarks.sharding import member as sharding_member
 from weft.config import Component, load_experiment, resolve
 from weft.data import open_data
 from weft.data.order import permutation
-from weft.engine import Epoch, Observer, build_run, drive_alone, training
+from weft.engine import Epoch, Membership, Observer, build_run, drive_alone, training
 from weft.engine.determinism import reproducible
 from weft.engine.processes import drive_among_processes, find_place, joined
 
@@ -208,10 +208,7 @@ def by_weft(case: Case, folder: str) -> tuple[float, float, dict[str, torch.Tens
         experiment.dataset, experiment.namespace(), seed=SEED, fold=None, base=experiment.base, target_kind="class"
     )
     place = find_place()
-    run = build_run(
-        experiment, data, participants=1 if place is None else place.world,
-        participant=0 if place is None else place.rank, shares_directory=place is not None,
-    )  # fmt: skip
+    run = build_run(experiment, data, membership=Membership.of(place))
     run.splits.pop("train", None)  # the bare loop does not score the training split at the end either
     watch = _Watch()
     run.observers.observers.append(watch)

@@ -18,7 +18,7 @@ from benchmarks.cases import SEED, prepare
 from benchmarks.saving import Clock, case_of
 from weft.config import Component, load_experiment, resolve
 from weft.data import open_data
-from weft.engine import CheckpointFolder, CheckpointMemory, build_run, training
+from weft.engine import CheckpointFolder, CheckpointMemory, Membership, build_run, training
 from weft.engine.memory import PeakMemory
 from weft.engine.processes import drive_among_processes, find_place
 
@@ -70,8 +70,7 @@ def member(kind: str, quick: bool) -> None:
         )
         memory.restart()
         run = build_run(
-            experiment, data, observers=[clock], participants=place.world, participant=place.rank,
-            shares_directory=True,
+            experiment, data, observers=[clock], membership=Membership.of(place),
             checkpoints=CheckpointFolder(Path(folder) / "checkpoints") if place.first else CheckpointMemory(),
         )  # fmt: skip
         clock.memory = memory

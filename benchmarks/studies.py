@@ -16,7 +16,7 @@ import torch
 
 from weft.config import Component, Experiment, load_experiment, resolve
 from weft.data import open_data
-from weft.engine import Observer, Start, Step, build_run, training
+from weft.engine import Membership, Observer, Start, Step, build_run, training
 from weft.engine.collectives import Collective, combine
 from weft.engine.drivers import typed_result
 from weft.federated.messages import answer_to, ask_of, encode
@@ -45,7 +45,14 @@ def make_tables(sites: int, rows: int) -> list[Table]:
 
 
 def make_study(
-    tables: list[Table], validated: int, sizes: list[int], epochs: int, folder: Path, *, fused: bool = False
+    tables: list[Table],
+    validated: int,
+    sizes: list[int],
+    epochs: int,
+    folder: Path,
+    *,
+    fused: bool = False,
+    threads: int = 1,
 ) -> Experiment:
     """A study on tables.
 
@@ -56,6 +63,7 @@ def make_study(
         epochs: how many.
         folder: the tables are written here.
         fused: whether torch's fused optimizer takes the steps.
+        threads: of an operation.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sites: dict[str, Any] = {}
@@ -80,7 +88,7 @@ def make_study(
             },
             "federation": {"sites": sites},
             "run": {
-                "device": "cpu", "num_workers": 0, "threads": 1, "progress": False,
+                "device": "cpu", "num_workers": 0, "threads": threads, "progress": False,
                 "observers": [Component.of(StepClock)],
             },
         }
@@ -165,7 +173,8 @@ def encoded_traffic(study: Experiment) -> Traffic:
     data = open_data(
         experiment.dataset, experiment.namespace(), seed=SEED, fold=None, base=experiment.base, target_kind="class"
     )
-    run = build_run(experiment, data, strategy=build_strategy(study), participants=sites, participant=0, gather=False)
+    membership = Membership(sites, gather=False)
+    run = build_run(experiment, data, strategy=build_strategy(study), membership=membership)
     run.observers.observers.clear()
     steps, traffic, number = training(run), Traffic(), 0
     try:
