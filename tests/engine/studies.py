@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from weft.config import Component, Experiment, load_experiment, resolve
 from weft.data import Data, open_data
-from weft.engine import CheckpointMemory, Participant, Run, Strategy, Together, build_run, training
+from weft.engine import CheckpointMemory, Membership, Participant, Run, Strategy, Together, build_run, training
 from weft.engine.seeding import participant_seed, random_state, seed_everything
 
 SIZES = {"site-a": 37, "site-b": 90, "site-c": 61}  # unequal, and with unequal numbers of batches
@@ -105,8 +105,7 @@ class Study:
                 data,
                 checkpoints=self.stores[name],
                 strategy=self.strategy(),
-                participants=len(self.sizes),
-                participant=number,
+                membership=Membership(len(self.sizes), number),
             )
             saved = self.stores[name].load_last()
             if saved is not None:

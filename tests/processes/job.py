@@ -19,7 +19,7 @@ from torch.optim import SGD, Optimizer
 
 from weft.config import Component, Experiment, load_experiment, resolve
 from weft.data import Batch, open_data
-from weft.engine import CheckpointFolder, CheckpointMemory, Run, build_run, drive_alone, training
+from weft.engine import CheckpointFolder, CheckpointMemory, Membership, Run, build_run, drive_alone, training
 from weft.engine.determinism import reproducible
 from weft.engine.fully_sharded import whole
 from weft.engine.processes import drive_among_processes, find_place, joined
@@ -147,9 +147,7 @@ def make_run(settings: dict[str, Any], rank: int, world: int) -> Run:
         experiment,
         data,
         checkpoints=CheckpointFolder(Path(folder)) if folder and rank == 0 else CheckpointMemory(),
-        participants=world,
-        participant=rank,
-        shares_directory=world > 1,
+        membership=Membership(world, rank, shares_directory=world > 1),
     )
     state = run.checkpoints.load_last() if rank == 0 else None
     if state is not None:

@@ -22,7 +22,7 @@ from weft.actions.launching import launch, reported
 from weft.actions.opening import Source, load, one_fold, open_experiment_data, open_run, threads_of
 from weft.config import Experiment
 from weft.data import Data
-from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device
+from weft.engine import CheckpointFolder, Membership, Observer, RunResult, build_run, drive_alone, pick_device
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
 from weft.engine.events import Validation
@@ -210,15 +210,9 @@ class _Session:
     def __init__(
         self, experiment: Experiment, data: Data, threads: int, steps: int, trace: Path | str | None, folder: Path
     ) -> None:
-        place = find_place()
         self.experiment, self.trace = experiment, trace
         self.run = run = build_run(
-            experiment,
-            data,
-            checkpoints=CheckpointFolder(folder),
-            participants=place.world if place is not None else 1,
-            participant=place.rank if place is not None else 0,
-            shares_directory=place is not None,
+            experiment, data, checkpoints=CheckpointFolder(folder), membership=Membership.of(find_place())
         )
         assert run.train is not None
         self.profile = Profile(

@@ -22,7 +22,7 @@ from weft.actions.stopping import remember, stopped
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, fingerprint
 from weft.data import Data
-from weft.engine import CheckpointFolder, Observer, RunResult, build_run, drive_alone, pick_device, training
+from weft.engine import CheckpointFolder, Membership, Observer, RunResult, build_run, drive_alone, pick_device, training
 from weft.engine.background import BackgroundCheckpoints
 from weft.engine.checkpoints import CheckpointStore
 from weft.engine.determinism import reproducible
@@ -189,7 +189,7 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
     ):
         run = build_run(
             experiment, data, interruption=interruption, observers=[Heartbeat(place.rank, experiment.run.timeout)],
-            participants=place.world, participant=place.rank, shares_directory=True,
+            membership=Membership.of(place),
         )  # fmt: skip
         try:
             _try_out(run, experiment, data, wanted=False)
@@ -223,8 +223,7 @@ def _build(
     run = build_run(
         experiment,
         data,
-        participants=place.world if place is not None else 1,
-        shares_directory=place is not None,
+        membership=Membership.of(place),
         path=directory.path,
         checkpoints=_checkpoints(directory, experiment),
         history=history,

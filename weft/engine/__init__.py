@@ -16,6 +16,7 @@ from weft.engine.collectives import Collective, Gather, Robust, Sum
 from weft.engine.drivers import Participant, Together, drive_alone
 from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.loop import training
+from weft.engine.membership import Membership
 from weft.engine.network import pick_device
 from weft.engine.run import Run
 from weft.engine.strategy import AverageGradients, Gradients, Strategy
@@ -31,6 +32,7 @@ __all__ = [
     "Epoch",
     "Gather",
     "Gradients",
+    "Membership",
     "Observer",
     "Participant",
     "Robust",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from weft.config import Experiment, Namespace
 from weft.data import Data
@@ -16,12 +17,13 @@ from weft.engine.checkpoints import CheckpointStore
 from weft.engine.events import Observer
 from weft.engine.fully_sharded import require_one_network
 from weft.engine.loaders import score_splits, train_loader
+from weft.engine.membership import ALONE, Membership
 from weft.engine.monitoring import BestEpoch
 from weft.engine.network import build_network, class_names_of, pick_device
 from weft.engine.optimizers import build_optimizer, networks_of
 from weft.engine.precision import Precision
 from weft.engine.run import Observers, Plan, Run, ScoredSplit
-from weft.engine.schedules import build_schedule
+from weft.engine.schedules import Schedule, build_schedule
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
 from weft.engine.strategy import Strategy
@@ -40,14 +42,7 @@ def build_run(
     observers: Sequence[Observer] = (),
     interruption: Interruption | None = None,
     strategy: Strategy | None = None,
-    participants: int = 1,
-    participant: int = 0,
-    shares_directory: bool = False,
-    gather: bool = True,
-    minimum_cells: int = 0,
-    steps_per_epoch: int | None = None,
-    batches: int | None = None,
-    splits: Sequence[str] = (),
+    membership: Membership = ALONE,
 ) -> Run:
     """Build everything that a run needs; the global generators are seeded on the way, before the model is made.
 
@@ -60,45 +55,30 @@ def build_run(
         observers: who watches.
         interruption: the flag that signals set.
         strategy: what participants exchange; None alone.
-        participants, participant: how many take part, and which one this is.
-        shares_directory: they are processes of one run: each takes its share of every batch, and the first one writes.
-        gather: whether predictions may leave a participant where a score does not follow from sums.
-        minimum_cells: number of items that a bin of predictions has at least where it leaves a participant.
-        steps_per_epoch: of the participant that has most, for schedules; by default this one's.
-        batches: of an epoch of this participant: fewer than its items make end the epoch early, with more it begins
-            its items again; by default each item is visited once.
-        splits: names of those that are scored though this participant has nothing in them.
+        membership: what this participant is to the others.
 
     Raises:
         ConfigError, DataError: the parts do not fit.
     """
-    namespace, training = experiment.namespace(), experiment.training
+    namespace = experiment.namespace()
     plan = make_plan(experiment, pick_device(experiment.run.device))
     task, loss = build_task(experiment, namespace)
-    network = build_network(
-        experiment, namespace, plan.device,
-        strategy=strategy, participant=participant, shares_directory=shares_directory,
-    )  # fmt: skip
+    network = build_network(experiment, namespace, plan.device, strategy, membership)
     task.setup(loss, data.classes if data.classes is not None else class_names_of(task, network.model, data, plan))
     networks = networks_of(task, network.model)
     if network.mesh is not None:
         require_one_network(networks)
-    share = (participant, participants) if shares_directory else (0, 1)
-    train = train_loader(experiment, data, namespace, share, batches)
+    train = train_loader(experiment, data, namespace, membership)
     optimizers = {name: build_optimizer(experiment, namespace, task, name, part) for name, part in networks.items()}
-    if steps_per_epoch is None:
-        steps_per_epoch = -(-len(train) // training.accumulate) if train is not None else 1
-    schedules = {
-        name: build_schedule(training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer))
-        for name, optimizer in optimizers.items()
-    }
-    scored = score_splits(
-        experiment, data, task, namespace, share, gather=gather, minimum_cells=minimum_cells, further=splits
-    )
+    own_steps = -(-len(train) // plan.accumulate) if train is not None else 1
+    steps = membership.steps_per_epoch if membership.steps_per_epoch is not None else own_steps
+    schedules = _schedules(experiment, namespace, task, optimizers, steps)
+    scored = score_splits(experiment, data, task, namespace, membership)
+    ema = experiment.training.ema
     state = TrainingState(
         model=network.model, prepared=network.prepared, networks=networks, optimizers=optimizers, schedules=schedules,
         best=_best(experiment, scored), scaler=plan.precision.scaler, strategy=network.strategy, mesh=network.mesh,
-        average=MovingAverage(network.model, training.ema.decay) if training.ema is not None else None, task=task,
+        average=MovingAverage(network.model, ema.decay) if ema is not None else None, task=task,
     )  # fmt: skip
     run = Run(
         state=state, task=task, plan=plan, train=train, splits=scored,
@@ -106,7 +86,8 @@ def build_run(
         history=history, observers=Observers(list(observers)),
         checkpoints=checkpoints if checkpoints is not None else CheckpointMemory(),
         interruption=interruption if interruption is not None else Interruption(),
-        participants=participants, participant=participant, shares_directory=shares_directory,
+        participants=membership.participants, participant=membership.participant,
+        shares_directory=membership.shares_directory,
     )  # fmt: skip
     run.observers.notify("on_build", run)
     return run
@@ -147,6 +128,17 @@ def build_task(experiment: Experiment, namespace: Namespace) -> tuple[Task, Any]
         )
     loss = namespace.build(experiment.training.loss, "loss") if experiment.training.loss is not None else None
     return task, loss
+
+
+def _schedules(
+    experiment: Experiment, namespace: Namespace, task: Task, optimizers: dict[str, Optimizer], steps_per_epoch: int
+) -> dict[str, Schedule]:
+    return {
+        name: build_schedule(
+            experiment.training, namespace, optimizer, steps_per_epoch, own=task.scheduler(name, optimizer)
+        )
+        for name, optimizer in optimizers.items()
+    }
 
 
 def _best(experiment: Experiment, splits: dict[str, ScoredSplit]) -> BestEpoch:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from weft.config import Component, Experiment, Namespace, TrainingConfig
 from weft.data import Data, Loader, SplitData, auto_workers, build_sampler, make_loader
+from weft.engine.membership import ALONE, Membership
 from weft.engine.run import ScoredSplit
 from weft.errors import ConfigError, DataError, Problem
 from weft.metrics import ScoreBook
@@ -20,15 +20,12 @@ _SCORED_TOGETHER = 8
 _SCORED_NUMBERS = 65_536
 
 
-def train_loader(
-    experiment: Experiment, data: Data, namespace: Namespace, share: tuple[int, int], batches: int | None = None
-) -> Loader | None:
+def train_loader(experiment: Experiment, data: Data, namespace: Namespace, membership: Membership) -> Loader | None:
     """The loader of the training split; None where there is none.
 
     Args:
         experiment, data, namespace: what is trained.
-        share: which participant this is, of how many that divide each batch among them.
-        batches: of an epoch, whatever the number of items; see `make_loader`.
+        membership: which part of each batch this participant takes, and how many batches its epoch has.
 
     Raises:
         ConfigError: an epoch would have no step.
@@ -36,7 +33,7 @@ def train_loader(
     """
     if "train" not in data.splits:
         return None
-    train = _loader(experiment, data, "train", namespace, share, training=True, epoch_batches=batches)
+    train = _loader(experiment, data, "train", namespace, membership, training=True)
     if len(train) == 0:
         raise ConfigError(
             Problem(
@@ -49,34 +46,25 @@ def train_loader(
 
 
 def score_splits(
-    experiment: Experiment,
-    data: Data,
-    task: Task,
-    namespace: Namespace,
-    share: tuple[int, int],
-    *,
-    gather: bool = True,
-    minimum_cells: int = 0,
-    further: Sequence[str] = (),
+    experiment: Experiment, data: Data, task: Task, namespace: Namespace, membership: Membership
 ) -> dict[str, ScoredSplit]:
     """Loaders and score books of the splits that can be scored, in the order train, validation, test.
 
     Args:
-        experiment, data, task, namespace, share: as in `build_run`.
-        gather: whether predictions may leave a participant.
-        minimum_cells: number of items of a bin of predictions, where bins leave it.
-        further: splits that others have; they are empty here where the data lack them.
+        experiment, data, task, namespace: what is scored.
+        membership: which part this participant takes, what may leave it, and the splits that others have; these are
+            empty here where the data lack them.
     """
-    names = [name for name in ("train", "validation", "test") if name in data.splits or name in further]
+    names = [name for name in ("train", "validation", "test") if name in data.splits or name in membership.splits]
     splits: dict[str, ScoredSplit] = {}
     for name in names:
         if name in data.splits:
-            loader = _loader(experiment, data, name, namespace, share, training=False)
+            loader = _loader(experiment, data, name, namespace, membership, training=False)
         else:
             loader = make_loader(SplitData(name, [], []), batch_size=1, seed=experiment.seed, shuffle=False)
-        book = build_book(experiment, task, namespace, gather=gather)
-        if minimum_cells > 1:
-            book.keep_cells(minimum_cells)
+        book = build_book(experiment, task, namespace, gather=membership.gather)
+        if membership.minimum_cells > 1:
+            book.keep_cells(membership.minimum_cells)
         splits[name] = ScoredSplit(loader, book, list(loader.split.cases))
     return splits
 
@@ -85,7 +73,7 @@ def batches_of_epoch(experiment: Experiment, data: Data) -> int:
     """Number of batches that an epoch of training has with these data; 0 where there is nothing to train on."""
     if "train" not in data.splits:
         return 0
-    return len(_loader(experiment, data, "train", experiment.namespace(), (0, 1), training=True))
+    return len(_loader(experiment, data, "train", experiment.namespace(), ALONE, training=True))
 
 
 def build_book(experiment: Experiment, task: Task, namespace: Namespace, *, gather: bool = True) -> ScoreBook:
@@ -105,14 +93,7 @@ def _metric(component: Component, namespace: Namespace) -> Any:
 
 
 def _loader(
-    experiment: Experiment,
-    data: Data,
-    name: str,
-    namespace: Namespace,
-    share: tuple[int, int],
-    *,
-    training: bool,
-    epoch_batches: int | None = None,
+    experiment: Experiment, data: Data, name: str, namespace: Namespace, membership: Membership, *, training: bool
 ) -> Loader:
     split = data.splits[name]
     if len(split) == 0:
@@ -130,10 +111,10 @@ def _loader(
         num_workers=auto_workers(split, settings.items_per_batch) if workers == "auto" else int(workers),
         sampler=build_sampler(component, namespace, split) if component is not None else None,
         augment=training,
-        share=share,
+        share=membership.share,
         pin_memory=torch.cuda.is_available(),
         limit=None if batches is None else batches * together,
-        batches=epoch_batches,
+        batches=membership.batches if training else None,
     )
 
 

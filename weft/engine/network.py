@@ -15,6 +15,7 @@ from weft.engine.batch_norm import with_global_statistics
 from weft.engine.compression import gradients_among_processes
 from weft.engine.freezing import check_freezing
 from weft.engine.fully_sharded import ShardedGradients, shard
+from weft.engine.membership import Membership
 from weft.engine.recomputing import recompute_blocks
 from weft.engine.run import Plan
 from weft.engine.seeding import outer_randomness_kept, participant_seed, seed_everything
@@ -45,32 +46,31 @@ def build_network(
     experiment: Experiment,
     namespace: Namespace,
     device: torch.device,
-    *,
     strategy: Strategy | None,
-    participant: int,
-    shares_directory: bool,
+    membership: Membership,
 ) -> Network:
     """Make the network; the global generators are seeded, then draw its weights.
 
     Args:
         experiment, namespace, device: what is built, and where.
         strategy: what participants exchange; None for what the experiment asks of its processes.
-        participant: which one this is. All begin with the same weights; what is random afterwards is each one's own.
-        shares_directory: the participants are processes of one run.
+        membership: which one this is, and whether they are processes of one run. All begin with the same weights; what
+            is random afterwards is each one's own.
 
     Raises:
         ConfigError: the parts do not fit.
     """
     training = experiment.training
-    sharded = shares_directory and dist.is_initialized() and experiment.run.sharding == "fsdp"
+    among_processes = membership.shares_directory
+    sharded = among_processes and dist.is_initialized() and experiment.run.sharding == "fsdp"
     seed_everything(participant_seed(experiment.seed, 0))
     model = build_model(experiment, namespace, torch.device("cpu") if sharded else device)
     check_freezing(model, experiment.model)
-    if participant:
-        seed_everything(participant_seed(experiment.seed, participant))
-    if shares_directory and strategy is None and not sharded:
+    if membership.participant:
+        seed_everything(participant_seed(experiment.seed, membership.participant))
+    if among_processes and strategy is None and not sharded:
         strategy = gradients_among_processes(model, training)
-    if shares_directory and training.batch_norm == "global":
+    if among_processes and training.batch_norm == "global":
         model = with_global_statistics(model)
     if experiment.run.activation_checkpointing:
         recompute_blocks(model, experiment.run.activation_checkpointing)

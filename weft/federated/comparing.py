@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset
 from weft.actions.opening import open_experiment_data
 from weft.config import Experiment, PretrainingConfig
 from weft.data import Data, SplitData
-from weft.engine import Run, Sum, build_run, drive_alone, training
+from weft.engine import Membership, Run, Sum, build_run, drive_alone, training
 from weft.engine.collectives import combine
 from weft.engine.loop import Steps, scoring
 from weft.engine.seeding import outer_randomness_kept
@@ -129,8 +129,8 @@ def _tested(weights: dict[str, Tensor], site: Site, study: Experiment) -> Run:
 
 def _built(experiment: Experiment, data: Data, site: Site, study: Experiment) -> Run:
     assert study.federation is not None
-    cells = study.federation.minimum_cells
-    return build_run(experiment, data, interruption=site.interruption, gather=False, minimum_cells=cells)
+    membership = Membership(gather=False, minimum_cells=study.federation.minimum_cells)
+    return build_run(experiment, data, interruption=site.interruption, membership=membership)
 
 
 def _driven(run: Run, steps: Steps) -> Run:

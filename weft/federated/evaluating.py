@@ -17,7 +17,7 @@ from weft.actions.scores import write_scores
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, refuse_while_loading
-from weft.engine import Participant, Run, RunResult, Together, build_run, pick_device
+from weft.engine import Membership, Participant, Run, RunResult, Together, build_run, pick_device
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
 from weft.engine.loop import Steps, scoring
@@ -125,11 +125,14 @@ class _TestedSite(Site):
         if self._wanted is not None and (unknown := [name for name in self._wanted if name not in there]):
             raise UsageError(f"no site has a split '{unknown[0]}'", f"there are {', '.join(sorted(there))}")
         assert self.study.federation is not None
+        cells = self.study.federation.minimum_cells
+        membership = Membership(
+            len(self.names), self.number, gather=False, minimum_cells=cells, splits=tuple(sorted(there))
+        )
         with self._told_by_name():
             run = self.run = build_run(
                 self.experiment, self.data, path=self.directory.path, interruption=self.interruption,
-                participants=len(self.names), participant=self.number, gather=False, splits=sorted(there),
-                minimum_cells=self.study.federation.minimum_cells,
+                membership=membership,
             )  # fmt: skip
         if self._wanted is not None:
             run.splits = {name: split for name, split in run.splits.items() if name in self._wanted}

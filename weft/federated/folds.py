@@ -12,7 +12,7 @@ from weft.actions.folds import begin_folds, one_after_another, pool, stored_fold
 from weft.actions.opening import open_experiment_data
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment
-from weft.engine import build_run
+from weft.engine import Membership, build_run
 from weft.engine.run import SplitScores
 from weft.engine.seeding import outer_randomness_kept
 from weft.federated.describing import bounds_of
@@ -77,7 +77,8 @@ def _pooled_scores(experiment: Experiment, paths: Sequence[Path]) -> SplitScores
         data = open_experiment_data(site, fold.read_json(fold.statistics_file))
         data.splits = {name: split for name, split in data.splits.items() if len(split)}
         cells = experiment.federation.minimum_cells
-        run = build_run(site, data, gather=False, minimum_cells=cells, splits=["validation"])
+        membership = Membership(gather=False, minimum_cells=cells, splits=("validation",))
+        run = build_run(site, data, membership=membership)
         run.close()
     book = run.splits["validation"].book
     pool(book, paths)

@@ -14,7 +14,7 @@ from weft.actions.opening import open_experiment_data, target_kind_of
 from weft.actions.single import require_observers
 from weft.config import Experiment
 from weft.data import Data, class_names, measure
-from weft.engine import CheckpointFolder, Collective, Observer, Run, RunResult, build_run, training
+from weft.engine import CheckpointFolder, Collective, Membership, Observer, Run, RunResult, build_run, training
 from weft.engine.background import BackgroundCheckpoints
 from weft.engine.checkpoints import Boundary
 from weft.engine.collectives import Answer
@@ -276,13 +276,16 @@ class Site:
     def _build(self) -> Run:
         assert self.study.federation is not None
         experiment, history, folder = self.experiment, self.directory.history(), self._folder
+        agreed = self._agreed
+        membership = Membership(
+            len(self.names), self.number, gather=False, minimum_cells=self.study.federation.minimum_cells,
+            steps_per_epoch=agreed["steps_per_epoch"], batches=agreed.get("batches"), splits=tuple(agreed["splits"]),
+        )  # fmt: skip
         run = build_run(
             experiment, self.data, path=self.directory.path,
             checkpoints=BackgroundCheckpoints(folder) if experiment.run.checkpoint_async else folder,
             history=history, observers=[*self.observers, *self._own_observers()], interruption=self.interruption,
-            strategy=build_strategy(self.study), participants=len(self.names), participant=self.number,
-            gather=False, minimum_cells=self.study.federation.minimum_cells,
-            **{key: value for key, value in self._agreed.items() if key not in ("counts", "pretraining")},
+            strategy=build_strategy(self.study), membership=membership,
         )  # fmt: skip
         run.failures_tolerated = max(0, len(self.names) - self.study.federation.cohort.minimum_sites)
         require_private(run, self.study)

@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 from weft.config import Experiment
 from weft.data import Batch, Data
 from weft.data.batches import map_tensors
-from weft.engine import build_run
+from weft.engine import Membership, Strategy, build_run
 from weft.engine.loop import prepare_modules
+from weft.engine.membership import ALONE
 from weft.engine.run import Run
 from weft.engine.stepping import StepLoss, take_step
 from weft.errors import DataError
@@ -26,17 +27,20 @@ from weft.tasks import Classification, Regression, Segmentation, Task
 SUPERVISED = (Classification, Regression, Segmentation)
 
 
-def build_trial(experiment: Experiment, data: Data, **settings: Any) -> Run:
+def build_trial(
+    experiment: Experiment, data: Data, *, strategy: Strategy | None = None, membership: Membership = ALONE
+) -> Run:
     """A run of the experiment that loads in this process, is not compiled and writes nothing.
 
     Args:
         experiment: resolved.
         data: opened.
-        settings: more of `weft.engine.build_run`.
+        strategy, membership: as in `weft.engine.build_run`.
     """
     training = experiment.training.model_copy(update={"compile": False})
     running = experiment.run.model_copy(update={"num_workers": 0, "processes": 1, "observers": [], "cache": "none"})
-    return build_run(experiment.model_copy(update={"training": training, "run": running}), data, **settings)
+    changed = experiment.model_copy(update={"training": training, "run": running})
+    return build_run(changed, data, strategy=strategy, membership=membership)
 
 
 def first_batches(run: Run, most: int) -> list[Batch]:

@@ -9,7 +9,7 @@ from weft.actions.checking.settings import check_batches, check_monitor
 from weft.actions.checking.trial import build_trial
 from weft.actions.opening import threads_of
 from weft.config import Experiment
-from weft.engine import Strategy, pick_device
+from weft.engine import Membership, Strategy, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.loaders import batches_of_epoch
 from weft.errors import WeftError
@@ -183,11 +183,13 @@ class _StudyCheck:
     def _try_exchange(self, name: str, place: Place, steps: int, batches: int | None) -> None:
         """A few steps with the study's strategy: what it refuses, and what it sends."""
         try:
-            run = build_trial(
-                place.experiment, place.opened, strategy=build_strategy(self.study), participants=len(self.names),
-                participant=self.names.index(name), gather=False, minimum_cells=self.federation.minimum_cells,
-                steps_per_epoch=steps, batches=batches, splits=self._splits(),
+            membership = Membership(
+                len(self.names), self.names.index(name), gather=False, minimum_cells=self.federation.minimum_cells,
+                steps_per_epoch=steps, batches=batches, splits=tuple(self._splits()),
             )  # fmt: skip
+            run = build_trial(
+                place.experiment, place.opened, strategy=build_strategy(self.study), membership=membership
+            )
         except Exception as error:  # a strategy may be the user's
             if not self.findings.has("error", "strategy"):
                 self.findings.raised("strategy", "federation.strategy", error)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from weft.config import Experiment, PretrainingConfig
 from weft.data import Data
-from weft.engine import CheckpointFolder, Collective, Participant, Run, RunResult, build_run, training
+from weft.engine import CheckpointFolder, Collective, Membership, Participant, Run, RunResult, build_run, training
 from weft.engine.checkpoint_memory import CheckpointMemory
 from weft.engine.collectives import Answer
 from weft.engine.loaders import batches_of_epoch
@@ -311,11 +311,13 @@ class SiteRun:
         self._task = task = AloneTask(trainer, batches) if self.alone else COINNTask(trainer, learner)
         task.items = {name: split.dataset for name, split in data.splits.items()}
         strategy = LearnerStrategy(learner, task) if learner is not None else build_strategy(self.cache)
+        membership = Membership(
+            len(self.sites), self.number, gather=False, steps_per_epoch=agreed["steps_per_epoch"],
+            splits=tuple(agreed["splits"]),
+        )  # fmt: skip
         self.run = task.run = build_run(
-            experiment.model_copy(update=made_of(experiment, trainer, task)), data,
-            path=self.folder, checkpoints=self._store, strategy=TrainingScores(strategy, task), gather=False,
-            participants=len(self.sites), participant=self.number,
-            steps_per_epoch=agreed["steps_per_epoch"], splits=agreed["splits"],
+            experiment.model_copy(update=made_of(experiment, trainer, task)), data, path=self.folder,
+            checkpoints=self._store, strategy=TrainingScores(strategy, task), membership=membership,
         )  # fmt: skip
         self.run.on_saved = lambda: self.on_saved()
         if self.number == 0 and learner is None and (layers := normalises_over_batches(self.run)):
