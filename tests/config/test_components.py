@@ -7,6 +7,7 @@ import importlib.util
 import pickle
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from weft.config.annotations import mismatch
 from weft.config.catalog import SOURCES, members, module_if_there
 from weft.config.signatures import annotations_of, parameters_of
 from weft.config.supplied import known_values
+from weft.config.yamlfile import read_yaml
 from weft.data.chain import build_chain
 from weft.errors import ConfigError
 
@@ -337,6 +339,34 @@ def test_a_listed_component_tells_arguments_and_defaults(patch: Path) -> None:
     assert metrics >= {"accuracy", "auroc", "dice"}
     assert not any(name[:1].isupper() for name in metrics)
     assert [entry.name for entry in components_of("task")] == ["classification", "regression", "segmentation"]
+
+
+def test_defaults_are_listed_as_a_file_would_have_them(tmp_path: Path) -> None:
+    defaults = {
+        "nothing": None, "yes": True, "count": 3, "rate": 1e-05, "endless": float("inf"), "lowest": -float("inf"),
+        "word": "sum", "spaces": "a, b: c", "number": "1", "empty": "", "no": "null", "pair": (0.9, 0.999),
+        "nested": ("relu", {"inplace": True, "slope": None}), "enum": Kind.mean,
+    }  # fmt: skip
+    patch = tmp_path / "mine.py"
+    arguments = ", ".join(f"{name}=given[{name!r}]" for name in defaults)
+    patch.write_text(
+        "import torch\nfrom tests.config.test_components import Kind\n"
+        f"inf = float('inf')\ngiven = {defaults | {'enum': None}}\ngiven['enum'] = Kind.mean\n"
+        f"class Mine(torch.nn.Module):\n    def __init__(self, {arguments}):\n        super().__init__()\n"
+    )
+    (entry,) = [one for one in components_of("model", Namespace((patch,))) if one.name == "Mine"]
+    file = tmp_path / "listed.yaml"
+    file.write_text("".join(f"{one.name}: {one.default}\n" for one in entry.arguments))
+    expected = defaults | {"pair": [0.9, 0.999], "nested": ["relu", {"inplace": True, "slope": None}], "enum": "mean"}
+    assert read_yaml(file).data == expected
+    assert entry.arguments[0].default == "null"
+    assert {one.name: one.default for one in entry.arguments}["word"] == "sum"
+
+
+class Kind(StrEnum):
+    """A default that is a name."""
+
+    mean = "mean"
 
 
 @pytest.mark.slow

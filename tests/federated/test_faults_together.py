@@ -91,8 +91,8 @@ def test_faults_at_step_0_come_when_all_have_agreed(changes: dict[str, Any], tmp
     with pytest.raises(CohortError, match="1 site is left in epoch 1 after step 0, without north, south"):
         played(tmp_path / "few", *events, training__epochs=1, federation__cohort=cohort, **changes)
     done = played(tmp_path / "study", *events[:1], training__epochs=1, federation__cohort=cohort, **changes)
-    assert ("left", "north", 0, 0) in events_of(done.path)
-    assert ("returned", "north", 0, 3) in events_of(done.path)
+    assert ("left", "north", 1, 0) in events_of(done.path)
+    assert ("returned", "north", 1, 3) in events_of(done.path)
     assert done.result["model_sha256"] is not None
 
 
@@ -291,6 +291,7 @@ def test_a_ledger_is_whole_again_after_a_line_that_was_cut_off(tmp_path: Path) -
     with (tmp_path / "ledger.jsonl").open("a") as file:
         file.write('{"event": "ret')
     rows = list(read_ledger(tmp_path / "ledger.jsonl"))
+    assert [row["epoch"] for row in rows] == [1, 1, 2, 2]  # as in the tables of the study
     told = {(0, 5): set(), (0, 8): {"north"}, (1, 10): {"north"}, (1, 11): set(), (2, 12): {"north"}}
     assert {where: away_before(rows, *where) for where in told} == told
     ledger.go_back(3)

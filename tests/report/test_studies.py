@@ -27,11 +27,11 @@ from weft.runs import read_rows
 pytest.importorskip("sklearn")
 
 FAULTS = [
-    *({"event": "joined", "site": site, "epoch": 0, "step": 0, "seconds": 0.1, "reason": ""} for site in SIZES),
-    {"event": "refused", "site": "west", "epoch": 0, "step": 4, "seconds": 0.3, "reason": "<b>values</b> not finite"},
-    {"event": "left", "site": "north", "epoch": 1, "step": 9, "seconds": 0.6, "reason": "it was killed"},
-    {"event": "late", "site": "south", "epoch": 1, "step": 10, "seconds": 61.0, "reason": "31 s, the deadline is 30 s"},
-    {"event": "returned", "site": "north", "epoch": 1, "step": 12, "seconds": 62.0, "reason": ""},
+    *({"event": "joined", "site": site, "epoch": 1, "step": 0, "seconds": 0.1, "reason": ""} for site in SIZES),
+    {"event": "refused", "site": "west", "epoch": 1, "step": 4, "seconds": 0.3, "reason": "<b>values</b> not finite"},
+    {"event": "left", "site": "north", "epoch": 2, "step": 9, "seconds": 0.6, "reason": "it was killed"},
+    {"event": "late", "site": "south", "epoch": 2, "step": 10, "seconds": 61.0, "reason": "31 s, the deadline is 30 s"},
+    {"event": "returned", "site": "north", "epoch": 2, "step": 12, "seconds": 62.0, "reason": ""},
 ]
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Mapping
+from enum import Enum
 from typing import Any
+
+import yaml
 
 from weft.config.annotations import mismatch
 from weft.config.component import Component
-from weft.config.hints import did_you_mean, listing, shown
+from weft.config.hints import did_you_mean, listing
 from weft.errors import Problem
 
 # How many arguments Weft supplies itself by position; for those by name see `weft.config.supplied`.
 BY_POSITION: Mapping[str, int] = {"optimizer": 1, "scheduler": 1}
 # Functions of these kinds are the component itself: the file's arguments are bound, the first ones come with each call.
 CALLED_LATER: Mapping[str, int] = {"loss": 2, "metric": 2, "transform": 1}
+_LONGEST = 60  # characters of a default value
 
 
 def signature_of(target: Any) -> inspect.Signature | None:
@@ -115,7 +120,23 @@ def is_reference(value: Any) -> bool:
 
 
 def describe(value: Any) -> str:
-    """A default value or annotation as it is listed."""
-    if isinstance(value, type):
-        return value.__name__
-    return shown(value)
+    """A default value as somebody would write it in a file; what cannot be written there, by its name."""
+    text = _written(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Enum):
+        return _written(value.value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        unwritten = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+        return unwritten.get(repr(value), repr(value))
+    if isinstance(value, str):  # with quotes only where it would be read as something else
+        return yaml.safe_dump([value], default_flow_style=True, width=math.inf, allow_unicode=True).strip()[1:-1]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_written(key)}: {_written(entry)}' for key, entry in value.items())}}}"
+    return str(getattr(value, "__name__", None) or repr(value))

@@ -1,4 +1,7 @@
-"""The ledger of a study: who joined, left, came back, was late or refused, one JSON object per line."""
+"""The ledger of a study: who joined, left, came back, was late or refused, one JSON object per line: `event`, `site`
+(empty: all), `epoch` (from 1, as in the tables), `step` (optimizer steps taken), `seconds` since the study began or
+went on, `reason`.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +55,15 @@ class Ledger:
                 not counted, "ignored" and "resent" messages cost nothing; a "slow" site was waited for, a "late" one
                 not; "failed": its own loss was not finite; "differs": its weights are not those of the others.
             site: whose; empty for all.
-            epoch, step: where the study was, from 0.
+            epoch: where the study was, from 0; the file and messages count epochs from 1, as all tables do.
+            step: how many optimizer steps had been taken.
             reason: in words.
 
         Raises:
             RunDirectoryError: it cannot be written.
         """
         row = {
-            "event": event, "site": site, "epoch": epoch, "step": step,
+            "event": event, "site": site, "epoch": epoch + 1, "step": step,
             "seconds": round(time.monotonic() - self._since, 3), "reason": reason,
         }  # fmt: skip
         self.events.append(row)
@@ -88,12 +92,12 @@ def away_before(rows: Iterable[Mapping[str, Any]], epoch: int, step: int) -> set
     """Sites that had left before a boundary and were not back.
 
     Args:
-        rows: of a ledger, in order.
-        epoch, step: of the boundary.
+        rows: of a ledger, in order; their epochs count from 1.
+        epoch, step: of the boundary, from 0.
     """
     last: dict[str, str] = {}
     for row in rows:
-        if row["event"] in ("joined", "returned", "left", "late") and (row["epoch"], row["step"]) < (epoch, step):
+        if row["event"] in ("joined", "returned", "left", "late") and (row["epoch"], row["step"]) < (epoch + 1, step):
             last[row["site"]] = row["event"]
     return {site for site, event in last.items() if event in ("left", "late")}
 

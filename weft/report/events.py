@@ -21,7 +21,7 @@ _LETTER, _LONGEST = 6.8, 22
 
 @dataclass(frozen=True, slots=True)
 class Happened:
-    """An event: what, at which site (empty: all), in which epoch and step (from 0), after how long, and why."""
+    """An event: what, at which site (empty: all), in which epoch (from 1) and step, after how long, why."""
 
     event: str
     site: str
@@ -87,7 +87,7 @@ def event_table(found: Sequence[Happened]) -> Table | None:
 
 
 def _counted(epoch: int | None) -> str:
-    return "–" if epoch is None else f"{epoch + 1:,}"
+    return "–" if epoch is None else f"{epoch:,}"
 
 
 def _steps(one: Happened) -> str:
