@@ -58,6 +58,7 @@ def training(run: Run) -> Steps:
     state = run.state
     require_untrained(run)
     if state.strategy is not None:
+        state.strategy.takes_part(run.participant, run.participants)
         state.strategy.watch(state.model)
     if state.position.step == 0:
         prepare_modules(run)

@@ -63,11 +63,18 @@ class Strategy:
             weighted by items; "private" leaves each participant its own.
         carries_flags: whether the gradients' flags are summed on the way, so that participants need not agree on each
             step apart. All must then have as many steps in an epoch.
+        participant, participants: which participant this is (from 0), of how many; told before it watches.
     """
 
     steps_per_round: int | None = None
     buffers: Literal["average", "private"] = "average"
     carries_flags: bool = False
+    participant: int = 0
+    participants: int = 1
+
+    def takes_part(self, participant: int, participants: int) -> None:
+        """Learn which participant this is (from 0), of how many."""
+        self.participant, self.participants = participant, participants
 
     def watch(self, model: nn.Module) -> None:
         """Look at the model before training, for example to register hooks."""

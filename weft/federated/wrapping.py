@@ -49,6 +49,11 @@ class Wrapper(Strategy):
     def end(self) -> None:
         """Called after the last yield of an exchange: memory may change now."""
 
+    def takes_part(self, participant: int, participants: int) -> None:
+        """Pass on."""
+        super().takes_part(participant, participants)
+        self.strategy.takes_part(participant, participants)
+
     def watch(self, model: nn.Module) -> None:
         """Pass on."""
         self.strategy.watch(model)
