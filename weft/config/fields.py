@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -99,12 +98,3 @@ AutoOrSize = Annotated[
     _auto_or_number(1),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
 ]
-
-
-def _not_empty(value: list[Value]) -> list[Value]:
-    if not value:
-        raise PydanticCustomError("empty_list", "expected at least one entry, found an empty list")
-    return value
-
-
-NotEmpty = Annotated[list[Value], Field(strict=False), AfterValidator(_not_empty)]

@@ -7,9 +7,8 @@ spoil; both are refused where only sums may leave a site.
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -88,8 +87,6 @@ Collective = Sum | Gather | Robust
 Answer = list[Tensor]
 _PART = 2**16  # of a large tensor are summed at once: they stay in the processor's cache
 _LARGE = 2 * _PART
-# What a generator of collectives looks like; the third argument is what it returns.
-type_of_steps = Generator[Collective, Answer, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,8 +253,3 @@ def _folders(folder: Path) -> Iterator[Path]:
     for entry in sorted(folder.iterdir()):
         if (_FOLDER.fullmatch(entry.name) or _UNFINISHED.fullmatch(entry.name)) and not entry.is_symlink():
             yield entry
-
-
-def bytes_of(folder: Path, shards: dict[str, Any]) -> int:
-    """Size of the files of a state's parts."""
-    return sum((folder / shards["folder"] / file).stat().st_size for file in shards["files"])

@@ -149,13 +149,13 @@ def expected_of(collective: Collective) -> Expected:
     return [((-1,) * free + tuple(tensor.shape[free:]), tensor.dtype) for tensor in collective.tensors]
 
 
-def answer_in(data: bytes, asked: Message, limits: Limits = Limits()) -> list[Tensor]:
+def answer_in(data: bytes, asked: Message) -> list[Tensor]:
     """The answer that `data` holds to what a site asked.
 
     Raises:
         MessageRefused: it holds something else, or the answer to another question.
     """
-    told = decode(data, limits, expected_of(collective_of(asked)))
+    told = decode(data, Limits(), expected_of(collective_of(asked)))
     wanted = answer_to(asked, [])
     other = [name for name in _IDENTITY if getattr(told, name) != getattr(wanted, name)]
     if other:

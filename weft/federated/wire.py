@@ -82,10 +82,10 @@ class Form:
         return self.sent == torch.float16 and self.sent != self.dtype
 
 
-def form_of(dtype: torch.dtype, shape: tuple[int, ...], encoding: Encoding, kept: bool, nonzero: int = -1) -> Form:
+def form_of(dtype: torch.dtype, shape: tuple[int, ...], encoding: Encoding, kept: bool) -> Form:
     """The form of a tensor; `kept` where narrower numbers would lose something."""
     sent = dtype if kept else sent_dtype(dtype, math.prod(shape), encoding.numbers)
-    return Form(dtype, shape, sent, nonzero)
+    return Form(dtype, shape, sent)
 
 
 def pack(tensors: Sequence[Tensor], encoding: Encoding, lossless: bool) -> tuple[list[Form], list[bytes | memoryview]]:

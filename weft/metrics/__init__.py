@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from weft.metrics.names import (
-    DEFAULTS,
     KINDS,
     KNOWN,
     Kind,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from weft.metrics.surface import SurfaceDistances, surface_distances
 
 __all__ = [
-    "DEFAULTS",
     "KINDS",
     "KNOWN",
     "Kind",

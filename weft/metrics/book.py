@@ -28,14 +28,10 @@ class ScoreBook:
         setting: kind of task and classes.
         accumulators: the sums, in the fixed order of `states`.
         modes: for each score the direction that is better; None where nobody said.
-
-    Attributes:
-        wants_cases: whether `update` is worth giving the names of samples; set it to False where no rows are read.
     """
 
     def __init__(self, setting: Setting, accumulators: Sequence[Accumulator], modes: Mapping[str, Mode | None]) -> None:
         self.setting = setting
-        self.wants_cases = True
         self._accumulators = list(accumulators)
         self._modes: dict[str, Mode | None] = {"loss": "min", **modes}
         self._cases = CaseRecorder(setting)

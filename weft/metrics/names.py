@@ -128,17 +128,6 @@ KNOWN: Mapping[str, MetricInfo] = MappingProxyType(
 )
 """Every score that can be asked for by name."""
 
-DEFAULTS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
-    {
-        "binary": ("accuracy", "balanced_accuracy", "f1", "auroc"),
-        "multiclass": ("accuracy", "balanced_accuracy", "f1"),
-        "multilabel": ("accuracy", "f1", "auroc"),
-        "regression": ("mse", "mae", "r2"),
-        "segmentation": ("dice", "iou"),
-    }
-)
-"""Scores of a task that names none."""
-
 
 def check_kind(kind: str) -> Kind:
     """The kind of task, checked; an unknown one is a UsageError."""

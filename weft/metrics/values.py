@@ -70,10 +70,6 @@ class Accumulator(ABC):
         """What a report shows beyond the scores."""
         return {}
 
-    def state_count(self) -> int:
-        """How many tensors `states` returns."""
-        return len(self.states())
-
     def snapshot(self) -> list[Tensor]:
         """What `restore` needs to go on inside an epoch; by default the sums."""
         return self.states()

@@ -49,8 +49,9 @@ class Looked:
         """Where a sample comes from."""
         return self.split.where(self.owners[sample])
 
-    def whose(self, samples: Sequence[int], most: int = 3) -> str:
+    def whose(self, samples: Sequence[int]) -> str:
         """Where several samples come from, the first few of them."""
+        most = 3
         places = list(dict.fromkeys(self.where(sample) for sample in samples[: 10 * most]))
         left = len(samples) - most
         return ", ".join(places[:most]) + (f" and {left} more" if left > 0 and len(places) >= most else "")

@@ -71,29 +71,29 @@ def parse(text: str) -> Requirement | None:
     return Requirement(match["name"], match["versions"].strip(), extras, found["extra"] if found else None)
 
 
-def core_packages(name: str = "weft") -> list[Package]:
+def core_packages() -> list[Package]:
     """The packages that Weft cannot do without."""
-    return [package_of(requirement) for requirement in requirements_of(name) if requirement.extra is None]
+    return [package_of(requirement) for requirement in requirements_of("weft") if requirement.extra is None]
 
 
-def extra_packages(name: str = "weft") -> dict[str, list[Package]]:
+def extra_packages() -> dict[str, list[Package]]:
     """For each extra, the packages that it brings."""
-    requirements = requirements_of(name)
+    requirements = requirements_of("weft")
     names = dict.fromkeys(requirement.extra for requirement in requirements if requirement.extra)
     return {
-        extra: sorted({package_of(one) for one in _of_extra(name, extra, requirements)}, key=lambda one: one.name)
+        extra: sorted({package_of(one) for one in _of_extra(extra, requirements)}, key=lambda one: one.name)
         for extra in names
         if extra not in _DEVELOPMENT
     }
 
 
-def _of_extra(name: str, extra: str, requirements: list[Requirement]) -> Iterator[Requirement]:
+def _of_extra(extra: str, requirements: list[Requirement]) -> Iterator[Requirement]:
     for requirement in requirements:
         if requirement.extra != extra:
             continue
-        if requirement.name.lower() == name:  # an extra made of others
+        if requirement.name.lower() == "weft":  # an extra made of others
             for other in requirement.extras:
-                yield from _of_extra(name, other, requirements)
+                yield from _of_extra(other, requirements)
         else:
             yield requirement
 

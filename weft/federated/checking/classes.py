@@ -222,7 +222,7 @@ class ClassesOfStudy:
             sites=list(unlike), distances=unlike,
         )  # fmt: skip
 
-    def _shares(self, amounts: Sequence[float], most: int = 4) -> str:
+    def _shares(self, amounts: Sequence[float]) -> str:
         total = max(sum(amounts), 1)
         told = [f"{name} {amount / total:.0%}" for name, amount in zip(self.names, amounts, strict=True)]
-        return listed(told, most)
+        return listed(told, 4)

@@ -12,7 +12,6 @@ from weft.errors import ConfigError, DataError, Problem
 from weft.interop import usercode
 from weft.interop.usercode import file_of
 
-PAGE = "docs/scorch.md"
 PROMISES = {
     "Network": "class Network(torch.nn.Module), whose forward takes a list of tensors and returns a list of tensors",
     "Socket": "class Socket with __init__(self, model), criterion(self, pred, target) and metrics(self, pred, target)",
