@@ -50,11 +50,17 @@ def simulate(
         if not Settings.quiet and (phase != "computation" or iteration % 50 == 0):
             typer.echo(f"round {iteration}: {phase}", err=True)
 
+    def tell(line: str) -> None:
+        if not Settings.quiet:
+            typer.echo(line, err=True)
+
     with everything_else_on_stderr():
         from weft.interop.coinstac.simulator import simulate as action
 
         try:
-            output = action(folder, local, remote, alias=alias, persistent=persistent, resume=resume, watch=watch)
+            output = action(
+                folder, local, remote, alias=alias, persistent=persistent, resume=resume, watch=watch, tell=tell
+            )
         except KeyboardInterrupt:
             typer.echo("interrupted: go on with the same command and --resume", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None

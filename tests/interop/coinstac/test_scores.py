@@ -19,9 +19,10 @@ from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, tr
 from weft.errors import ConfigError, DataError
 from weft.interop.coinstac import COINNDataHandle
 from weft.interop.coinstac.arguments import cached_arguments
+from weft.interop.coinstac.headers import header_of, labels_of
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.interop.coinstac.running import UserCode
-from weft.interop.coinstac.scores import Pooled, framed, header_of, labels_of, pooled_line, summed_attributes, unframed
+from weft.interop.coinstac.scores import Pooled, framed, pooled_line, summed_attributes, unframed
 
 LABELS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 

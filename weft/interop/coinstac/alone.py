@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from weft.data import Batch
+from weft.interop.coinstac.devices import spread
 from weft.interop.coinstac.items import SPLITS
 from weft.interop.coinstac.networks import joint_optimizer
 from weft.interop.coinstac.overrides import is_overridden
@@ -47,6 +48,7 @@ class AloneTask(COINNTask):
         made = joint_optimizer(self.trainer, (lambda: None) if self.steps_itself else None)
         if is_overridden(self.trainer, COINNTrainer, "init_training_cache"):
             called(self.trainer, "init_training_cache", self.trainer.init_training_cache)
+        spread(self.trainer.nn, self.gpus)
         return made
 
     def scheduler(self, network: str, optimizer: Optimizer) -> LRScheduler | None:

@@ -119,8 +119,13 @@ def _check(cache: dict[str, Any]) -> None:
     ratio = cache["split_ratio"]
     if ratio is not None and not _is_ratio(ratio):
         raise _wrong("split_ratio", ratio, "two or three parts that sum to 1: [0.6, 0.2, 0.2]")
-    if cache["gpus"] is not None and not all(type(number) is int and number >= 0 for number in cache["gpus"]):
-        raise _wrong("gpus", cache["gpus"], "a list of numbers of GPUs: [0]")
+    if cache["gpus"] is not None and not _are_gpus(cache["gpus"]):
+        raise _wrong("gpus", cache["gpus"], "a list of different numbers of GPUs, [0] or [0, 1]; [] is the CPU")
+
+
+def _are_gpus(gpus: Any) -> bool:
+    listed = isinstance(gpus, list | tuple) and all(type(number) is int and number >= 0 for number in gpus)
+    return listed and len(set(gpus)) == len(gpus)
 
 
 def _is_ratio(ratio: Any) -> bool:

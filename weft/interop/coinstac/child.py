@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import os
 import runpy
 import signal
@@ -31,6 +32,7 @@ from weft.errors import UsageError, WeftError
 Call = dict[str, Any]
 Answer = dict[str, Any]
 
+WARNING = "warning: "  # what the lines of Weft's warnings begin with
 WEFT = Path(__file__).resolve().parents[2]
 LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
@@ -55,6 +57,10 @@ def prepare(script: Path, *, alias: bool) -> None:
     """Make imports of the script's neighbours, and of the original's name, work."""
     sys.path.insert(0, str(script.resolve().parent))
     sys.argv = [str(script)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{WARNING}%(message)s"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("weft").addHandler(handler)
     if alias:
         from weft.interop.coinstac import aliasing
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch.utils.data import SequentialSampler
 
 from weft.config import Component, Experiment
-from weft.errors import ConfigError, Problem
+from weft.errors import ConfigError
+from weft.interop.coinstac.devices import device_of, gpus_of
 from weft.interop.coinstac.handle import COINNDataHandle
+from weft.interop.coinstac.headers import monitored
 from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.networks import COINNModel
-from weft.interop.coinstac.scores import monitored
 from weft.interop.coinstac.task import COINNTask
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called
 from weft.tasks import OwnOptimizer
-
-logger = logging.getLogger("weft")
 
 # What all sites must be told alike: they are replicas of one model, and decide alike.
 SHARED = (
@@ -28,23 +25,6 @@ SHARED = (
     "patience", "monitor_metric", "metric_direction", "score_delta", "log_header", "num_class", "seed",
     "minimum_cells",
 )  # fmt: skip
-
-
-def pick_device(cache: Mapping[str, Any], site: str) -> torch.device:
-    """The first of the site's `gpus`, where it has some; else the CPU."""
-    gpus = cache.get("gpus") or []
-    if not gpus:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        logger.warning("site %s: gpus is %s, but there is no CUDA device: it computes on the CPU", site, gpus)
-        return torch.device("cpu")
-    if gpus[0] >= torch.cuda.device_count():
-        raise ConfigError(
-            Problem(f"gpus is {gpus}, but site {site} has {torch.cuda.device_count()}", "", ("inputspec", "gpus"))
-        )
-    if len(gpus) > 1:
-        logger.warning("site %s: of gpus %s the first is used", site, gpus)
-    return torch.device(f"cuda:{gpus[0]}")
 
 
 def require_alike(sites: Sequence[str], told: Sequence[Mapping[str, Any]]) -> None:
@@ -95,7 +75,7 @@ def as_experiment(
     accumulate = int(cache["local_iterations"])
     batch = batch * accumulate if own_learner else batch
     accumulate = 1 if own_learner or own_iteration else accumulate
-    device, items = pick_device(cache, handle.site), len(splits.get("train", ()))
+    device, items = device_of(gpus_of(cache, handle.site)), len(splits.get("train", ()))
     return Experiment.model_validate(
         {
             "name": str(cache["task_id"]),

@@ -124,6 +124,8 @@ class COINNLocal(Node):
             close_live(self.cache)
             self.cache.clear()
         if not self.cache.get(Key.ARGS_CACHED):
+            if not self.first:
+                self.store.require_own()
             self.cache.update(cached_arguments(arguments, self.input))
         for name, value in arguments.items():  # classes, for example, which no cache brings to the next process
             self.cache.setdefault(name, value)
@@ -143,10 +145,13 @@ class COINNLocal(Node):
         Raises:
             UsageError: there is no trainer among them.
             MessageRefused: the remote's message is damaged, or not what was waited for.
+            RunDirectoryError: another version of Weft began the computation.
         """
         from weft.interop.coinstac.overrides import LOCAL, require_called
         from weft.interop.coinstac.sites import SiteCalls
 
+        if not self.first:
+            self.store.require_own()
         if self.answered():
             return
         require_called(type(self), COINNLocal, LOCAL)
@@ -214,14 +219,17 @@ class COINNRemote(Node):
         Raises:
             MessageRefused: the message of a site is damaged, or not what was waited for; nothing of it was used.
             ProtocolError: the sites are not in the same phase, or ask for different things.
+            RunDirectoryError: another version of Weft began the computation.
         """
         from weft.interop.coinstac.overrides import REMOTE, require_called
         from weft.interop.coinstac.remotes import RemoteCalls
 
+        phase = self._common_phase()
+        if not self.first:
+            self.store.require_own()
         if self.answered():
             return
         require_called(type(self), COINNRemote, REMOTE)
-        phase = self._common_phase()
         calls = RemoteCalls(self, [one for one in (*classes, *named.values()) if isinstance(one, type)])
         if phase is Phase.INIT_RUNS:
             calls.init_runs()

@@ -15,7 +15,7 @@ _NEVER = {
     "evaluation": "what is scored is what `iteration` returns, and of test items what `save_predictions` says",
     "validation_distributed": "what is scored is what `iteration` returns",
     "test_distributed": "what is scored is what `iteration` returns, or `save_predictions`",
-    "_set_gpus": "name the site's devices in `gpus`; the first one computes",
+    "_set_gpus": "name the site's devices in `gpus`: of several, each has a part of every batch",
 }
 # What the original calls where a site trains alone (pretraining, SiteRunner), and Weft does not.
 _NOT_ALONE = {

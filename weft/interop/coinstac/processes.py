@@ -9,12 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from weft.errors import ProtocolError, WeftError
+from weft.interop.coinstac.child import WARNING
 from weft.runs.lock import RunLock
 
 Call = dict[str, Any]
@@ -103,6 +104,36 @@ class Parent:
             raise ProtocolError("the process that starts the nodes' has ended", "go on: the same command with --resume")
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+
+class Lines:
+    """What nodes print, passed on to whoever watches the pipeline.
+
+    Args:
+        logs: the file of each node; what lies in it already is of an earlier pipeline.
+        tell: is told each line, the node's name before it.
+    """
+
+    def __init__(self, logs: Mapping[str, Path], tell: Callable[[str], None]) -> None:
+        self.logs, self.tell = logs, tell
+        self._at = {name: log.stat().st_size if log.exists() else 0 for name, log in logs.items()}
+        self._told: set[str] = set()
+
+    def pass_on(self, *, every: bool) -> None:
+        """Pass on what is new: every line, or those of Weft's own warnings, each once."""
+        for name, log in self.logs.items():
+            if not log.exists():
+                continue
+            with log.open("rb") as content:
+                content.seek(self._at[name])
+                text = content.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._at[name] += len(whole)
+            for line in whole.decode(errors="replace").splitlines():
+                told = f"{name}: {line}"
+                if every or (line.startswith(WARNING) and told not in self._told):
+                    self._told.add(told)
+                    self.tell(told)
 
 
 class PerCall:

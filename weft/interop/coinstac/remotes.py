@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weft import __version__
 from weft.engine.collectives import Answer, Collective
 from weft.errors import ConfigError, MessageRefused, ProtocolError, UsageError
 from weft.interop.coinstac import io, records
@@ -58,6 +59,7 @@ class RemoteCalls:
     def init_runs(self) -> None:
         """Agree on arguments and folds, and begin the first one."""
         self.store.reset()
+        self._require_same_version()
         self._require_same_arguments()
         for key in ("task_id", "agg_engine"):  # they become names of folders and files
             checked_name(self.cache.get(key), f"{key} of the sites")
@@ -110,6 +112,16 @@ class RemoteCalls:
             self._send_results()
 
     # --- beginning ----------------------------------------------------------------------------------------------------
+
+    def _require_same_version(self) -> None:
+        for name in self.names:
+            found = self._about(name).get("version")
+            if found != __version__:
+                said = f"Weft {found}" if isinstance(found, str) else "no version of Weft"
+                raise MessageRefused(
+                    f"{name} tells {said[:60]}, the remote runs with {__version__}",
+                    f"install the same everywhere: pip install weft=={__version__}",
+                )
 
     def _require_same_arguments(self) -> None:
         shared = {name: self.told[name].get("shared_args") for name in self.names}

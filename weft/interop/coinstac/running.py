@@ -7,7 +7,6 @@ driver needs: the generator, where it is, and the state of its random generators
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,28 +34,28 @@ from weft.federated.traffic import counted, summary
 from weft.interop.coinstac.alone import AloneTask, steps_itself
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
+from weft.interop.coinstac.devices import device_of, gpus_of, words_of
 from weft.interop.coinstac.experiment import (
     SHARED,
     as_experiment,
     made_of,
-    pick_device,
     require_alike,
     settle_monitor,
     told,
 )
 from weft.interop.coinstac.handle import COINNDataHandle, require_plain_loading
+from weft.interop.coinstac.headers import header_of, labels_of
 from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
 from weft.interop.coinstac.overrides import only_alone, require_trainer
 from weft.interop.coinstac.reducing import InProcess
-from weft.interop.coinstac.scores import COINNScores, header_of, labels_of
-from weft.interop.coinstac.strategies import LearnerStrategy, TrainingScores, build_strategy
+from weft.interop.coinstac.scores import COINNScores
+from weft.interop.coinstac.strategies import LearnerStrategy, TrainingScores, build_strategy, require_together
 from weft.interop.coinstac.task import COINNTask, own_copy
+from weft.interop.coinstac.telling import Screen
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called
 from weft.runs.files import write_atomically
-
-logger = logging.getLogger("weft")
 
 _AGREED = "agreed.json"
 
@@ -98,6 +97,7 @@ class SiteRun:
     Attributes:
         run: once it is built.
         trainer: the user's trainer; its networks have the weights that were scored, in the end.
+        screen: what it tells.
         on_saved: called after each save.
     """
 
@@ -131,7 +131,8 @@ class SiteRun:
         )
         self.number = self.sites.index(site)
         self.seed = site_seed(int(cache.get("seed") or 0), site, self.sites)
-        self.device = pick_device(cache, site)
+        self.gpus = gpus_of(cache, site)
+        self.screen = Screen(site, verbose=bool(cache.get("verbose")))
         self.on_saved: Callable[[], None] = lambda: None
         self.run: Run | None = None
         self.counts: dict[str, int] = {}
@@ -148,7 +149,7 @@ class SiteRun:
             cache=cache, input=self.input, state=self.state, dataloader_args=self.dataloader_args,
         )  # fmt: skip
         trainer = called(code.trainer, code.trainer.__name__, code.trainer, data_handle=handle)
-        trainer.device["gpu"] = self.device
+        trainer.device["gpu"] = device_of(self.gpus)
         settle_monitor(trainer)
         return handle, trainer
 
@@ -175,6 +176,8 @@ class SiteRun:
         state = self._store.load_last()
         data, experiment = self._opened()
         if state is None:
+            if words := words_of(self.cache, self.gpus):
+                self.screen.warn(words)
             self._tell_uncalled()
             self.agreed = yield from counted(self._agree(data, experiment), self.counts, "opening")
         else:
@@ -222,11 +225,10 @@ class SiteRun:
         """Tell of methods that are called in pretraining only, as in the original."""
         names = [] if self.alone or self.pretrain_epochs else only_alone(self.code.trainer)
         if names:
-            logger.warning(
-                "site %s: %s of %s is not called: that is for pretraining (pretrain_args) and SiteRunner; "
-                "`iteration` is what sites train together with",
-                self.site, ", ".join(names), self.code.trainer.__name__,
-            )  # fmt: skip
+            self.screen.warn(
+                f"{', '.join(names)} of {self.code.trainer.__name__} is not called: that is for pretraining "
+                "(pretrain_args) and SiteRunner; `iteration` is what sites train together with"
+            )
 
     def _agree(self, data: Data, experiment: Experiment) -> Generator[Collective, Answer, dict[str, Any]]:
         """What all must know of one another; arguments that must be alike are."""
@@ -293,6 +295,7 @@ class SiteRun:
             cache, handle, data.splits, seed=self.seed, every_step=False, own_iteration=steps_itself(trainer)
         )
         task = AloneTask(trainer, batches_of_epoch(experiment, data))
+        task.gpus, task.screen = self.gpus, self.screen
         alone = experiment.model_copy(update=made_of(experiment, trainer, task))
         train_alone(run, alone, data, PretrainingConfig(epochs=cache["epochs"]))
         self._pretrained = {name: value.detach().cpu().clone() for name, value in run.state.model.state_dict().items()}
@@ -310,7 +313,9 @@ class SiteRun:
         batches = batches_of_epoch(experiment, data)
         self._task = task = AloneTask(trainer, batches) if self.alone else COINNTask(trainer, learner)
         task.items = {name: split.dataset for name, split in data.splits.items()}
+        task.gpus, task.screen = self.gpus, self.screen
         strategy = LearnerStrategy(learner, task) if learner is not None else build_strategy(self.cache)
+        require_together(strategy, self.gpus)
         membership = Membership(
             len(self.sites), self.number, gather=False, steps_per_epoch=agreed["steps_per_epoch"],
             splits=tuple(agreed["splits"]),
@@ -321,8 +326,8 @@ class SiteRun:
         )  # fmt: skip
         self.run.on_saved = lambda: self.on_saved()
         if self.number == 0 and learner is None and (layers := normalises_over_batches(self.run)):
-            told_layers = ", ".join(layers[:3])
-            logger.warning("%s: trained with statistics of the batches of each site, not of all together", told_layers)
+            words = "trained with statistics of the batches of each site, not of all together"
+            self.screen.warn(f"{', '.join(layers[:3])}: {words}")
         return self.run
 
     # --- what is told afterwards --------------------------------------------------------------------------------------

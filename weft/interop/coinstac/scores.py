@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from weft.errors import ConfigError, DataError
-from weft.interop.coinstac.arguments import DEFAULTS
 from weft.interop.coinstac.auc import AUCROCMetrics
+from weft.interop.coinstac.headers import labels_of, monitored
 from weft.interop.coinstac.measuring import COINNMetrics
+from weft.interop.coinstac.telling import scores_in_words
 from weft.interop.coinstac.trainer import COINNTrainer
+from weft.interop.coinstac.utils.logger import lazy_debug
 from weft.interop.usercode import called, file_of
 from weft.metrics.book import ScoreBook, make_setting
 from weft.metrics.names import Mode
@@ -219,11 +221,14 @@ class COINNScores(ScoreBook):
 
     Attributes:
         flush: called before scores are taken: items that wait for the end of their file are added.
+        show: is told how it gets on, for people, where somebody wants to know.
     """
 
     def __init__(self, trainer: COINNTrainer) -> None:
         self.trainer = trainer
         self.flush: Callable[[], None] = lambda: None
+        self.show: Callable[[str], None] | None = None
+        self._batches = 0
         self.averages = Pooled(trainer.new_averages, "new_averages")
         self.metrics = pooled_metrics(trainer)
         self.monitored = monitored(trainer.cache)
@@ -237,6 +242,7 @@ class COINNScores(ScoreBook):
     def reset(self) -> None:
         """See `ScoreBook.reset`."""
         super().reset()
+        self._batches = 0
         self.averages.reset()
         self.metrics.reset()
 
@@ -252,6 +258,9 @@ class COINNScores(ScoreBook):
             further: `loss`, its mean, and `weight`; the rest is not used.
         """
         self.take(targets)
+        self._batches += 1
+        if self.show is not None and lazy_debug(self._batches) and len(targets) == 1:
+            self.show(f" batch {self._batches}: {self._words(*targets[0])}")
         if further.get("loss") is not None:
             self.add_loss(further["loss"], further.get("weight") or len(outputs))
 
@@ -301,12 +310,21 @@ class COINNScores(ScoreBook):
     def compute(self) -> dict[str, float]:
         """The loss, the monitored score, and those of the log under its header's names."""
         self.flush()
+        if self.show is not None:
+            own = self._words(self.averages.own, self.metrics.own) if self._batches else "no items"
+            self.show(f" of this site: {own}")
+            self.show(f" of all sites: {self._words(self.averages.value, self.metrics.value)}")
         found = super().compute()
         line = dict(zip(self.labels, self.line(), strict=False))
         if self.monitored != "loss":
             metrics = self.metrics.value
             line[self.monitored] = called(metrics, f"extract({self.monitored!r})", metrics.extract, self.monitored)
         return found | {name: float(value) for name, value in line.items()}
+
+    def _words(self, averages: Any, metrics: Any) -> str:
+        return scores_in_words(
+            self.labels, [*called(averages, "get", averages.get), *called(metrics, "get", metrics.get)]
+        )
 
     def case_rows(self) -> list[dict[str, Any]]:
         """Nothing is known of single items."""
@@ -337,46 +355,6 @@ def pooled_line(trainer: COINNTrainer, told: Sequence[Mapping[str, list[Any]]]) 
 def pooled_metrics(trainer: COINNTrainer) -> Pooled:
     """Empty scores of a trainer, which tell others no bins of few items where its arguments say so."""
     return Pooled(trainer.new_metrics, "new_metrics", int((trainer.cache or {}).get("minimum_cells") or 0))
-
-
-def monitored(cache: Mapping[str, Any]) -> str:
-    """The name of the score that decides about the best epoch."""
-    name = str(cache["monitor_metric"])
-    return "loss" if name.lower() == "loss" else name
-
-
-def header_of(trainer: COINNTrainer) -> str:
-    """`log_header` with a name for each number of a log line; `|` stands between the plots. What it lacks is named
-    after the scores, and so is everything where nobody gave one and the default does not fit.
-    """
-    given = trainer.cache.get("log_header") or ""
-    text = ",".join(map(str, given)) if isinstance(given, list) else str(given)
-    averages, metrics = len(trainer.new_averages().get()), trainer.new_metrics()
-    length = averages + len(metrics.get())
-    own = ["Loss", *(f"Average {place}" for place in range(2, averages + 1)), *metrics.score_names]
-    own += [f"Score {place}" for place in range(len(own) + 1, length + 1)]
-    parts = [[name.strip() for name in part.split(",") if name.strip()] for part in text.split("|")]
-    count = sum(map(len, parts))
-    if not count or (count != length and text == DEFAULTS["log_header"]):
-        parts = [own[:averages], own[averages:length]]
-    elif count < length:
-        parts[-1] += own[count:length]
-    while sum(map(len, parts)) > length:
-        parts[-1].pop()
-        parts = [part for part in parts if part]
-    return "|".join(",".join(part) for part in parts if part)
-
-
-def labels_of(trainer: COINNTrainer) -> list[str]:
-    """A name for each number of a log line, each another one."""
-    names = header_of(trainer).replace("|", ",").split(",")
-    taken = {"loss", monitored(trainer.cache)}
-    labels: list[str] = []
-    for name in names:
-        place = sum(1 for other in names[: len(labels)] if other == name)
-        label = f"{name} {place + 1}" if place else name
-        labels.append(f"{label} (log)" if label in taken else label)
-    return labels
 
 
 def framed(content: Any) -> Tensor:

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weft import __version__
 from weft.errors import ConfigError, DataError, RunDirectoryError, UsageError
-from weft.interop.coinstac.processes import Parent, PerCall, Persistent, Processes
+from weft.interop.coinstac.processes import Lines, Parent, PerCall, Persistent, Processes
 from weft.interop.coinstac.storing import write
 from weft.runs.lock import RunLock
 
@@ -46,6 +47,8 @@ class Pipeline:
         caches: of each node.
         done: whether the remote has ended it.
         sent: names of the files that the remote has sent to the sites.
+        verbose: whether what the scripts print is shown.
+        weft: the version that began it.
     """
 
     sites: list[str]
@@ -55,6 +58,8 @@ class Pipeline:
     caches: dict[str, dict[str, Any]] = field(default_factory=dict)
     done: bool = False
     sent: list[str] = field(default_factory=list)
+    verbose: bool = False
+    weft: str = __version__
 
 
 def simulate(
@@ -66,6 +71,7 @@ def simulate(
     persistent: bool = False,
     resume: bool = False,
     watch: Callable[[int, str], None] = lambda iteration, phase: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Play a computation to its end.
 
@@ -77,13 +83,15 @@ def simulate(
         persistent: one process per node that is called again and again, instead of a process for each call.
         resume: go on with a pipeline that was stopped or killed, where there is one.
         watch: called after each round with its number and the phase.
+        tell: called with lines that scripts printed, the node's name before them: warnings, and all lines where the
+            arguments say `verbose`.
 
     Returns:
         the folder of what was written: `DIR/output`.
 
     Raises:
         UsageError: a script or the folder's inputspec is missing.
-        RunDirectoryError: another process plays this computation.
+        RunDirectoryError: another process plays this computation, or another version of Weft has begun it.
         ScriptError: a script failed; the site is named.
     """
     for script in (local, remote):
@@ -100,9 +108,13 @@ def simulate(
         scripts = {name: local.resolve() for name in pipeline.sites} | {REMOTE: remote.resolve()}
         parent = Parent(scripts, folder / "cache" / "calls", lock, alias=alias)
         processes: Processes = Persistent(parent) if persistent else PerCall(parent)
+        lines = Lines({name: parent.log(name) for name in scripts}, tell)
         try:
             while not pipeline.done:
-                _round(folder, pipeline, processes)
+                try:
+                    _round(folder, pipeline, processes)
+                finally:
+                    lines.pass_on(every=pipeline.verbose)
                 watch(pipeline.iteration, str(next(iter(pipeline.inputs.values()), {}).get("phase", "")))
         finally:
             processes.close()
@@ -133,6 +145,7 @@ def _round(folder: Path, pipeline: Pipeline, processes: Processes) -> None:
         calls = {name: _call(folder, name, pipeline, pipeline.inputs[name]) for name in pipeline.sites}
         answers = processes.call_all(calls)
         pipeline.told = {name: answer["output"] for name, answer in answers.items()}
+        pipeline.verbose = pipeline.verbose or any(_is_verbose(told) for told in pipeline.told.values())
         _keep_caches(pipeline, answers)
         for name in pipeline.sites:
             _move(_directory(folder, "transfer", name), _directory(folder, "input", REMOTE) / name)
@@ -159,6 +172,12 @@ def _call(folder: Path, name: str, pipeline: Pipeline, given: Mapping[str, Any])
         "input": dict(given),
         "state": {**state, "clientId": name, "iteration": pipeline.iteration + 1},
     }
+
+
+def _is_verbose(told: Mapping[str, Any]) -> bool:
+    """Whether a site tells arguments that say so."""
+    shared = told.get("shared_args")
+    return isinstance(shared, dict) and bool(shared.get("verbose"))
 
 
 def _keep_caches(pipeline: Pipeline, answers: Mapping[str, Mapping[str, Any]]) -> None:
@@ -188,10 +207,10 @@ def _begun(folder: Path, inputs: dict[str, dict[str, Any]]) -> Pipeline:
 def _clear_what_was_sent(folder: Path, sites: Iterable[str]) -> None:
     """Remove what the remote of an earlier pipeline sent: among a site's data it would count as one of their files."""
     try:
-        before = _resumed(folder)
-    except DataError:
+        names = json.loads((folder / _STATE).read_text(encoding="utf-8"))["sent"]
+        names = [name for name in names if isinstance(name, str)]
+    except (OSError, ValueError, LookupError, TypeError):  # there was none, or it is damaged
         return
-    names = [name for name in before.sent if isinstance(name, str)] if before is not None else []
     for file in (_directory(folder, "input", site) / Path(name).name for site in sites for name in names):
         if file.is_file():
             file.unlink()
@@ -201,16 +220,21 @@ def _resumed(folder: Path) -> Pipeline | None:
     file = folder / _STATE
     if not file.exists():
         return None
+    again = "simulate again, without --resume"
     try:
-        return Pipeline(**json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        found = content.get("weft", "of an earlier version") if isinstance(content, dict) else __version__
+        if found != __version__:
+            raise RunDirectoryError(
+                f"{file} was begun with Weft {found}, this is {__version__}; nothing was changed", again
+            )
+        return Pipeline(**content)
     except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{file} does not say where the pipeline is: {error}", "simulate again, without --resume"
-        ) from None
+        raise DataError(f"{file} does not say where the pipeline is: {error}", again) from None
 
 
 def _save(folder: Path, pipeline: Pipeline) -> None:
-    names = ("sites", "iteration", "inputs", "told", "caches", "done", "sent")
+    names = ("sites", "iteration", "inputs", "told", "caches", "done", "sent", "verbose", "weft")
     content = json.dumps({name: getattr(pipeline, name) for name in names})
     write(folder / _STATE, content.encode())
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weft import __version__
 from weft.engine.drivers import Participant
 from weft.engine.seeding import outer_randomness_kept
 from weft.errors import MessageRefused
@@ -81,6 +82,7 @@ class SiteCalls:
         }
         self.cache["num_folds"] = len(splits)
         self.out["shared_args"] = shared_arguments(self.cache, self.own)
+        self.out["weft"] = {"version": __version__}
         self.out["phase"] = Phase.INIT_RUNS
 
     def next_run(self) -> None:
@@ -146,6 +148,7 @@ class SiteCalls:
         participant = Participant(site.site, site.steps, site.position, site.first_randomness())
         turns = Turns(participant, folder, study=about["study"], site=site.site)
         site.on_saved = turns.saved
+        site.screen.repeating = lambda: turns.repeating
         return LiveFold(site, turns)
 
     def _go_on(self, live: LiveFold, answer: tuple[bytes, int] | None) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weft.errors import UsageError
+from weft import __version__
+from weft.errors import RunDirectoryError, UsageError
 from weft.interop.coinstac.io import plain
 
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,40}")
 LIVE = "_weft_live_"  # key of the cache: what a process that lives on keeps between calls; never sent
 
 
@@ -47,6 +50,26 @@ class NodeStore:
         """Where a fold's states and journal lie."""
         return self.folder / f"fold_{number}"
 
+    def require_own(self) -> None:
+        """Refuse to go on with what another version of Weft has begun, or what is not there.
+
+        Raises:
+            RunDirectoryError: says which version, where it lies, and what to do.
+        """
+        last, again = self._last(), "begin the computation again (simulate without --resume)"
+        if not last:
+            raise RunDirectoryError(f"{self.name}: nothing of this computation is left in {self.folder}", again)
+        found = last.get("weft")
+        if found == __version__:
+            return
+        said, hint = "another version of Weft, which does not say its number,", again
+        if isinstance(found, str) and _VERSION.fullmatch(found):
+            said, hint = f"Weft {found}", f"end it with that version (pip install weft=={found}), or {again}"
+        raise RunDirectoryError(
+            f"{self.name}: the computation in {self.folder} was begun with {said} and this is {__version__}: "
+            "its states and journal may mean other things; nothing was changed", hint,
+        )  # fmt: skip
+
     def cache(self) -> dict[str, Any]:
         """The cache as the last call left it; empty before."""
         found: dict[str, Any] = self._last().get("cache", {})
@@ -54,8 +77,11 @@ class NodeStore:
 
     def done_before(self, given: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the last call answered, where this one is that call again; the file it sent is put in its place."""
-        last = self._last()
-        if last.get("input") != self._digest(given):
+        try:
+            last = self._last()
+        except RunDirectoryError:  # a first call begins anew, and any other one is refused
+            return None
+        if last.get("weft") != __version__ or last.get("input") != self._digest(given):
             return None
         if last["file"] is not None:
             self._put(last["file"], (self.folder / "sent").read_bytes())
@@ -72,6 +98,7 @@ class NodeStore:
         """Note what a call answered."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {"input": self._digest(given), "output": output, "cache": plain(without_live(cache)), "file": file}
+        content["weft"] = __version__
         write(self.folder / "last.json", json.dumps(content).encode())
 
     def _digest(self, given: Mapping[str, Any]) -> str:
@@ -87,7 +114,13 @@ class NodeStore:
         file = self.folder / "last.json"
         if not file.exists():
             return {}
-        found: dict[str, Any] = json.loads(file.read_text())
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(
+                f"{self.name}: {file} cannot be read: {error}",
+                "begin the computation again (simulate without --resume)",
+            ) from error
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,24 @@ def build_strategy(cache: Mapping[str, Any]) -> Strategy:
     if cache.get("steps_per_round"):
         made.steps_per_round = int(cache["steps_per_round"])
     return Payload(made, "fp16") if cache["precision_bits"] == 16 else made
+
+
+def require_together(strategy: Strategy, gpus: Sequence[int]) -> None:
+    """Refuse several GPUs where a strategy looks at what goes through the layers.
+
+    Raises:
+        ConfigError: with what to write instead.
+    """
+    while isinstance(strategy, Wrapper):
+        strategy = strategy.strategy
+    if isinstance(strategy, rankDAD) and len(gpus) > 1:
+        raise ConfigError(
+            Problem(
+                f"gpus is {list(gpus)}, but rankDAD factors what goes through each layer in one piece",
+                f"write gpus: [{gpus[0]}], or another agg_engine",
+                ("inputspec", "gpus"),
+            )
+        )
 
 
 def _power_sgd(cache: Mapping[str, Any]) -> Strategy:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,6 +16,8 @@ from weft.data import Batch
 from weft.engine.run import Run
 from weft.errors import DataError, UsageError
 from weft.interop.coinstac.collected import one_loss
+from weft.interop.coinstac.devices import spread
+from weft.interop.coinstac.headers import labels_of
 from weft.interop.coinstac.items import SPLITS, SiteItems
 from weft.interop.coinstac.keeping import kept, own_attributes, restored, storages
 from weft.interop.coinstac.learner import COINNLearner
@@ -24,12 +25,11 @@ from weft.interop.coinstac.metrics import COINNMetrics
 from weft.interop.coinstac.networks import joint_optimizer
 from weft.interop.coinstac.overrides import is_overridden
 from weft.interop.coinstac.scores import COINNScores, Pooled, pooled_metrics
+from weft.interop.coinstac.telling import Screen, scores_in_words
 from weft.interop.coinstac.trainer import COINNTrainer
 from weft.interop.usercode import called, file_of
 from weft.metrics import ScoreBook
 from weft.tasks import Evaluation, Task, Update
-
-logger = logging.getLogger("weft")
 
 _TOO_FEW = "Expected more than 1 value per channel"  # as torch says it
 
@@ -48,6 +48,9 @@ class COINNTask(Task):
         lines: log lines of training, by epoch.
         items: of the splits, by name.
         run: that it belongs to.
+        gpus: numbers of the GPUs that batches are divided among, where there are several.
+        screen: what is told.
+        scored: the split that was scored last.
     """
 
     target_kind = "number"
@@ -61,6 +64,9 @@ class COINNTask(Task):
         self.lines: dict[int, list[float]] = {}
         self.items: dict[str, SiteItems] = {}
         self.run: Run | None = None
+        self.gpus: Sequence[int] = ()
+        self.screen = Screen(self.site, verbose=False)
+        self.scored = "test"
         self._given = own_copy(trainer.cache)
         self._told_of_one = False
         self._waiting: tuple[int, list[dict[str, Any]]] | None = None  # iterations of a file that is not complete
@@ -76,8 +82,10 @@ class COINNTask(Task):
         return str(self.trainer.state.get("clientId", "local0"))
 
     def optimizer(self, network: str) -> Optimizer:
-        """The trainer's, as one."""
-        return joint_optimizer(self.trainer, None if self.learner is None else self._learners_step)
+        """The trainer's, as one; from here on its networks divide their batches among the site's GPUs."""
+        made = joint_optimizer(self.trainer, None if self.learner is None else self._learners_step)
+        spread(self.trainer.nn, self.gpus)
+        return made
 
     def _learners_step(self) -> None:
         """The step of the user's learner, where the reducer says that there is one."""
@@ -148,10 +156,9 @@ class COINNTask(Task):
         """A batch of one item, which is too few to normalise over, counts nothing; the next epoch has another order."""
         if not self._told_of_one:
             self._told_of_one = True
-            logger.warning(
-                "site %s: a last batch of one item is too small for batch normalisation and is left out; "
-                "dataloader_args {'train': {'drop_last': true}} leaves out every batch that is not full",
-                self.site,
+            self.screen.warn(
+                "a last batch of one item is too small for batch normalisation and is left out; "
+                "dataloader_args {'train': {'drop_last': true}} leaves out every batch that is not full"
             )
         self.sent = {}
         return Update(torch.zeros((), requires_grad=True), 0.0)
@@ -206,7 +213,7 @@ class COINNTask(Task):
     def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
         """Averages and scores of a batch; of test items, also what `save_predictions` says."""
         self._end_step()
-        split = SPLITS[int(batch.targets[0, 0])]
+        split = self.scored = SPLITS[int(batch.targets[0, 0])]
         if split != "test":
             it = self._iteration(batch)
             found = [self._scores(it, batch)]
@@ -257,7 +264,15 @@ class COINNTask(Task):
         """The trainer's; the experiment cannot name others."""
         book = COINNScores(self.trainer)
         book.flush = lambda: book.take(self.flush())
+        if self.screen.verbose:
+            book.show = lambda text: self.screen.show(f"{self._place()}{self.scored}{text}")
         return book
+
+    def _place(self) -> str:
+        """Which epoch it is, for lines that are shown."""
+        if self.run is not None and len(self.run.state.history) > self.epoch:
+            return "" if self.scored == "test" else "best epoch, "
+        return "" if self.scored == "test" else f"epoch {self.epoch + 1}/{self.trainer.cache['epochs']}, "
 
     # --- what is kept -------------------------------------------------------------------------------------------------
 
@@ -286,6 +301,9 @@ class COINNTask(Task):
                 called(made, "reduce_sites", made.reduce_sites, every)
             line += [float(score) for score in called(made, "get", made.get)]
         self.lines[self.epoch] = line
+        if self.screen.verbose:
+            words = scores_in_words(labels_of(self.trainer), line)
+            self.screen.show(f"epoch {self.epoch + 1}/{self.trainer.cache['epochs']}, training of all sites: {words}")
 
     def state_dict(self) -> dict[str, Any]:
         """Scores of the running epoch, log lines, and what the user's code remembers in cache and attributes."""

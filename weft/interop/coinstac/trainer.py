@@ -16,6 +16,7 @@ from weft.interop.coinstac.arguments import OWN, within
 from weft.interop.coinstac.collected import CollectedList, mean_of, side_by_side
 from weft.interop.coinstac.config.keys import Key, Mode
 from weft.interop.coinstac.dataset import base_directory
+from weft.interop.coinstac.devices import within as network_within
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.interop.coinstac.utils.tensorutils import initialize_weights
 from weft.runs.files import write_atomically
@@ -176,7 +177,7 @@ class COINNTrainer:
         buffer = io.BytesIO()
         content = {
             "source": src,
-            "models": {name: network.state_dict() for name, network in self.nn.items()},
+            "models": {name: network_within(network).state_dict() for name, network in self.nn.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizer.items()},
         }
         torch.save(content, buffer)
@@ -196,7 +197,7 @@ class COINNTrainer:
                 weights, states = {next(iter(self.nn)): content}, {}
             for name, network in self.nn.items():
                 if name in weights:
-                    network.load_state_dict(weights[name])
+                    network_within(network).load_state_dict(weights[name])
             for name, optimizer in self.optimizer.items():
                 if name in states:
                     optimizer.load_state_dict(states[name])

@@ -37,11 +37,13 @@ class Turns:
     Attributes:
         waiting: the number of the exchange that waits for an answer; None before the first one, and when the fold is
             over.
+        repeating: whether what another process did is done again, up to where it ended.
     """
 
     def __init__(self, participant: Participant, folder: Path, *, study: str, site: str) -> None:
         self.participant, self.folder, self.study, self.site = participant, folder, study, site
         self.waiting: int | None = None
+        self.repeating = False
         self._next = 0
         self._entry: JournalEntry | None = None
         self._begun = False
@@ -51,7 +53,11 @@ class Turns:
         """Ask for the first time, or ask again what waited when the last process ended; None when the fold is over."""
         self._begun = True
         self._take_journal()
-        return self._asked(self.participant.revive())
+        self.repeating = bool(self.participant.journal.entries)
+        try:
+            return self._asked(self.participant.revive())
+        finally:
+            self.repeating = False
 
     def answer(self, data: bytes, number: int) -> bytes | None:
         """Take the answer to an exchange, and go on to the next one.

@@ -1,29 +1,27 @@
-"""Lines on the screen, as code for coinstac-dinunet writes them. They go to Weft's log."""
+"""Lines on the screen, as code for coinstac-dinunet writes them: on standard error, since standard output may be the
+answer of a process.
+"""
 
 from __future__ import annotations
 
-import logging
 import math
-
-_logger = logging.getLogger("weft")
+import sys
 
 
 def error(msg: object, debug: bool = True) -> None:
     """Tell what went wrong."""
-    if debug:
-        _logger.error("%s", msg)
+    info(f"error: {msg}", debug)
 
 
 def warn(msg: object, debug: bool = True) -> None:
     """Tell what may be wrong."""
-    if debug:
-        _logger.warning("%s", msg)
+    info(f"warning: {msg}", debug)
 
 
 def info(msg: object, debug: bool = True) -> None:
     """Tell what happens."""
     if debug:
-        _logger.info("%s", msg)
+        print(msg, file=sys.stderr, flush=True)
 
 
 def success(msg: object, debug: bool = True) -> None:
