@@ -113,11 +113,11 @@ def test_scaffolds_mean_variate_is_that_of_the_sites_also_when_one_pauses() -> N
     sites = Sites(seeded(line), lambda: SCAFFOLD(2), batches)
     sites.run()
     states = [strategy.state_dict() for strategy in sites.strategies.values()]
-    items = [state["private"]["own_items"]["main"] for state in states]
+    items = [state["private"]["own_items"]["weight"] for state in states]
     assert items == [14.0, 30.0, 7.0]
     mean = sum(count * state["private"]["own"]["weight"] for count, state in zip(items, states)) / sum(items)
     for state in states:
-        told = state["shared"]["variates"]["weight"] / state["shared"]["total"]["main"]
+        told = state["shared"]["variates"]["weight"] / state["shared"]["total"]["weight"]
         assert torch.allclose(told, mean, rtol=0, atol=1e-12)
 
 

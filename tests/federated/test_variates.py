@@ -29,10 +29,10 @@ def _differs(path: Path) -> float:
     states = _strategies(path)
     assert len(states) == 3
     private = [state["private"].get("strategy", state)["private"] for state in states]  # within a wrapper, or not
-    items = [one["own_items"]["main"] for one in private]
-    assert states[0]["shared"]["total"]["main"] == sum(items)
     most = 0.0
     for name, variate in states[0]["shared"]["variates"].items():
+        items = [one["own_items"][name] for one in private]
+        assert states[0]["shared"]["total"][name] == sum(items)
         own = [count * one["own"][name] for count, one in zip(items, private)]
         most = max(most, float((torch.stack(own).sum(0) - variate).abs().max()))
     return most
@@ -51,6 +51,34 @@ def test_a_site_that_comes_back_has_its_part_in_the_mean_again(events: list[dict
     assert shared["renewed"] == []
     for name, variate in shared["variates"].items():
         assert all(torch.equal(one["variates"][name], variate) for one in others)
+
+
+REFUSED = {"site": "west", "event": "update", "step": 6, "times": 1e30}  # of a round: the hub leaves it out
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [REFUSED],
+        pytest.param([REFUSED | {"times": None}, REFUSED | {"site": "south", "step": 8}], marks=pytest.mark.slow),
+        # It is back for the round that ends with step 18, at whose end north is left out; then of the one at whose end
+        # the mean begins anew, after which it does once more.
+        pytest.param([AWAY, REFUSED | {"site": "north", "step": 18}], marks=pytest.mark.slow),
+        pytest.param([AWAY, REFUSED | {"step": 18}], marks=pytest.mark.slow),
+        pytest.param([AWAY, REFUSED | {"site": "north", "step": 20}], marks=pytest.mark.slow),
+        pytest.param([AWAY, REFUSED | {"step": 20}], marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("thinned", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_site_whose_round_was_left_out_keeps_the_variate_that_the_mean_has_of_it(
+    thinned: bool, events: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    strategy = {"TopK": {"strategy": {"component": SCAFFOLD}, "share": 1.0}} if thinned else SCAFFOLD
+    settings: dict[str, Any] = {"federation__strategy": strategy, "training__epochs": 4}
+    done = simulate(study(**settings), out=tmp_path / "study", scenario={"events": events})
+    assert done.result["events"]["refused"] == len([event for event in events if event["event"] == "update"])
+    assert _differs(done.path) < 1e-9
+    assert done.result["model_sha256"] is not None
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ from weft.federated.messages import Message, collective_of
 CONTROL = "control"  # tag of the exchange that begins a step
 DIGESTS = "digests"
 SCORES = "scores"  # first word of those that ask for counts of predictions
-_UPDATES = ("gradients", "round", "left factors", "right factors", "factors")
+ROUND = "round"  # begins the tag of what sites send at the end of a round
+_UPDATES = ("gradients", ROUND, "left factors", "right factors", "factors")
 
 
 class Hub:
@@ -36,8 +37,8 @@ class Hub:
         cohort: who must be there.
         ledger: where it is written who was refused, left or came back.
         settings: of the study's experiment by key, to tell a site what differs (see `joining.settings_of`).
-        screened: whether numbers that are not finite are left out; not where losses are scaled, since they tell all
-            sites to lower the scale.
+        screened: whether gradients that are not finite are left out; not where losses are scaled, since they tell all
+            sites to lower the scale. What sites send at the end of a round always is.
 
     Attributes:
         members: sites that take part, in order of names.
@@ -244,7 +245,8 @@ class Hub:
         updates = is_update(first.tag)
         if first.tag.split()[0] == SCORES:  # an infinite loss is that of all items; without them it would be made up
             return {}
-        if first.operation not in ("sum", "gather") or (updates and not self.screened):
+        scaled = updates and not first.tag.startswith(ROUND) and not self.screened
+        if first.operation not in ("sum", "gather") or scaled:
             return {}
         left_out = self._lost | self._left_out if updates else self._lost
         sizes = {name: _size(message) for name, message in asked.items() if name not in left_out}

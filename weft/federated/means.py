@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from weft.engine import Gradients
+from weft.engine import Gradients, Strategy
 from weft.engine.collectives import Answer, Collective, Robust, Sum
 from weft.errors import UsageError
 
@@ -62,6 +62,22 @@ def check_aggregate(aggregate: str, tolerated: int) -> None:
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether there is no infinity and no nan; an accelerator is waited for once. All lie on one device."""
     return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+
+def own_mark(strategy: Strategy) -> Tensor:
+    """What a site sends to learn whether its numbers were counted, one byte for each site: 1 in its own place.
+
+    The sum of all tells of everybody who was counted. Alone, or where it was not told how many there are, a site needs
+    none ([0], uint8; [sites] otherwise).
+    """
+    mark = torch.zeros(strategy.participants if strategy.participants > 1 else 0, dtype=torch.uint8)
+    mark[strategy.participant : strategy.participant + 1] = 1
+    return mark
+
+
+def was_counted(strategy: Strategy, marks: Tensor) -> bool:
+    """Whether this site's numbers are in a sum, by the sum of all marks; the hub may have left them out."""
+    return strategy.participants == 1 or bool(marks[strategy.participant])
 
 
 class Names:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from weft.engine import Gradients, Strategy, Sum
 from weft.engine.strategy import Exchange
 from weft.errors import UsageError
-from weft.federated.means import Names, own_part, usable
+from weft.federated.means import Names, own_mark, own_part, usable, was_counted
 
 
 class PowerSGD(Strategy):
@@ -23,8 +23,10 @@ class PowerSGD(Strategy):
     next gradient (error feedback), so nothing is lost. Factors always have independent columns: where a gradient has
     none to offer, random ones take the place, so that a layer whose gradient was zero is not dead. Per step each site
     sends and receives 4 · rank · (n + m) bytes for a matrix (float32) where that is less than 4 · n · m, 4 bytes for
-    every other number, and 32. Weights travel with both sums: a site that is lost in between counts in neither the
-    factors' mean nor its weight.
+    every other number, and 32 with 2 for each site. Weights travel with both sums: a site that is lost in between
+    counts in neither the factors' mean nor its weight. A site whose numbers the hub left out of one of the sums learns
+    it from that sum: its gradient of the step counts nothing, as with dSGD, and what it could not tell before still
+    waits.
 
     Args:
         rank: of the factors.
@@ -59,8 +61,11 @@ class PowerSGD(Strategy):
         }
         whole = [part for key, part in zip(keys, parts, strict=True) if key not in wanted]
         right = {key: self._right(key, step, matrix) for key, matrix in wanted.items()}
-        *sums, told = yield Sum(f"left factors {network}", [*(wanted[k] @ right[k] for k in wanted), *whole, said])
-        total = usable(gradients, told)
+        mark = own_mark(self)
+        *sums, told, marks = yield Sum(
+            f"left factors {network}", [*(wanted[k] @ right[k] for k in wanted), *whole, said, mark]
+        )
+        total, counted = usable(gradients, told), was_counted(self, marks)
         if total == 0:
             return
         left = {
@@ -70,8 +75,9 @@ class PowerSGD(Strategy):
         backward = {key: matrix.T @ left[key] for key, matrix in wanted.items()}
         heard, told_right = total, dict[str, Tensor]()
         if wanted:
-            *answer, told = yield Sum(f"right factors {network}", [*backward.values(), said])
+            *answer, told, marks = yield Sum(f"right factors {network}", [*backward.values(), said, mark])
             heard, told_right = usable(gradients, told), dict(zip(wanted, answer, strict=True))
+            counted &= was_counted(self, marks)
             if heard == 0:  # who had items was lost in between
                 return
         rest = iter(sums[len(wanted) :])
@@ -79,7 +85,8 @@ class PowerSGD(Strategy):
             summed, weight = (left[key] @ told_right[key].T, heard) if key in wanted else (next(rest), total)
             tensor.copy_((summed * (gradients.scale / weight)).reshape(tensor.shape))
         for key, matrix in wanted.items():
-            self.errors[key] = matrix - left[key] @ backward[key].T
+            if counted:
+                self.errors[key] = matrix - left[key] @ backward[key].T
             self.factors[key] = orthonormal(told_right[key], self._generator(key, step, "right"))
         self.steps[network] = step + 1
 

@@ -12,14 +12,14 @@ from weft.engine.collectives import Encoding
 NARROW = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLACE = 4  # bytes of the place of a number in a sparse tensor
 EXPONENTS = (-100, 113)  # both scale float32 without a loss
-_FEW = 64
+FEW = 64  # numbers of a tensor of 64 bits that travels as it is
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _LARGEST = 15  # fp16 holds numbers below 2^16; rounding up must not pass it
 
 
 def travels_exactly(dtype: torch.dtype, numbers: int) -> bool:
     """Whether a tensor travels as it is: whole numbers, and weights and counts, which are few and of 64 bits."""
-    return not dtype.is_floating_point or (dtype.itemsize == 8 and numbers <= _FEW)
+    return not dtype.is_floating_point or (dtype.itemsize == 8 and numbers <= FEW)
 
 
 def may_be_sparse(dtype: torch.dtype, numbers: int, encoding: Encoding) -> bool:

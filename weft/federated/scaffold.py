@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from weft.engine import Gradients
 from weft.engine.collectives import Answer, Sum
 from weft.engine.strategy import Exchange
 from weft.federated.fedavg import FedAvg
+from weft.federated.means import all_finite, own_mark, was_counted
+from weft.federated.rounding import FEW
 
 
 class SCAFFOLD(FedAvg):
@@ -19,13 +22,20 @@ class SCAFFOLD(FedAvg):
     A site's control variate is the mean of its own gradients of the last round (option II of the paper, which for
     plain gradient descent says the same by means of weights); each gradient is corrected by the mean variate of all
     minus the site's own before clipping and the step. Sites count as many times as they have items, in both means.
-    8 · parameters + 24 bytes each way per round (float32): moves and changes of variates.
+    8 · parameters + 16 bytes each way per round (float32), moves and changes of variates, 8 for each tensor of
+    parameters, and a byte for each site.
 
-    The mean variate must be that of the sites' own, or corrections would not cancel out. Nobody but the site itself
-    knows what it has told, so the mean keeps the variate of a site that is away, as in the paper. One that comes back
-    has the variate of its last save, to which its changes no longer belong: it says so at the end of its first round,
-    and at the end of the next one all tell their variates whole, from which the mean begins anew. What the hub leaves
-    out of a round, the site does not learn; the share of that in the mean falls with the items of further rounds.
+    The mean variate must be that of the sites' own, or corrections would not cancel out:
+
+    - A site whose numbers the hub left out of a round learns it from the sum, and keeps the variate that it had, as the
+      mean does.
+    - What a round does not train keeps its variate, at all sites and in the mean: items are counted for each parameter.
+    - Nobody but the site itself knows what it has told, so the mean keeps the variate of a site that is away, as in the
+      paper. One that comes back has the variate of its last save, to which its changes no longer belong: it says so at
+      the end of its first round, and at the end of the next one all tell their variates whole, from which the mean
+      begins anew. One that is left out of that says so again.
+
+    Gradients that are not finite, as where a scaled loss overflows, are in no variate.
 
     Args:
         steps_per_round: see `FedAvg`.
@@ -33,27 +43,27 @@ class SCAFFOLD(FedAvg):
 
     def __init__(self, steps_per_round: int | None = None) -> None:
         super().__init__(steps_per_round)
+        # By name of the parameter, as all that follows.
         self.variates: dict[str, Tensor] = {}  # of all sites: the sum of each one's times its items (float64)
-        self.total: dict[str, float] = {}  # by network: items of all sites, in all rounds
+        self.total: dict[str, float] = {}  # items of all sites, in all rounds in which it was trained
         self.own: dict[str, Tensor] = {}
-        self.own_items: dict[str, float] = {}  # by network: of this site, in all rounds
+        self.own_items: dict[str, float] = {}  # of this site, in all rounds in which it was trained
         self.sums: dict[str, Tensor] = {}  # of this round's gradients
-        self.steps: dict[str, int] = {}  # by network: of this round
-        self.stale: set[str] = set()  # networks of which the mean has another variate of this site than its own
-        self.renewed: set[str] = set()  # networks whose mean begins anew with the end of this round
+        self.steps: dict[str, int] = {}  # how many they are
+        self.stale: set[str] = set()  # of which the mean has another variate of this site than its own
+        self.renewed: set[str] = set()  # whose mean begins anew with the end of the next round that trains them
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
         """Nothing is exchanged; gradients are noted, and corrected."""
         self.count(gradients)
-        if gradients.weight > 0:
-            network, scale = gradients.network, gradients.scale
-            self.steps[network] = self.steps.get(network, 0) + 1
-            for parameter, gradient in zip(gradients.parameters, gradients.tensors(), strict=True):
+        if gradients.weight > 0 and all_finite(tensors := gradients.tensors()):
+            scale = gradients.scale
+            for parameter, gradient in zip(gradients.parameters, tensors, strict=True):
                 name = self.names.of(parameter)
                 before = self.sums.get(name, torch.zeros_like(gradient)).to(gradient.device)
-                self.sums[name] = before + gradient / scale
+                self.sums[name], self.steps[name] = before + gradient / scale, self.steps.get(name, 0) + 1
                 if name in self.own:
-                    mean = self.variates[name].to(gradient) / self.total[network]
+                    mean = self.variates[name].to(gradient) / self.total[name]
                     gradient.add_(mean - self.own[name].to(gradient), alpha=scale)
         return
         yield
@@ -61,47 +71,64 @@ class SCAFFOLD(FedAvg):
     def end_of_round(self, model: nn.Module) -> Exchange:
         """Everybody's weights become those of the start, moved by the mean; everybody takes the new variates."""
         parameters = dict(model.named_parameters())
-        rounds: list[tuple[str, dict[str, Tensor], Answer]] = []
+        rounds: list[tuple[_Told, Answer]] = []
         for network, names in self.trained.items():
-            items, before = self.items[network], self.own_items.get(network, 0.0)
-            old = {name: self.own.get(name, torch.zeros_like(parameters[name])).to(parameters[name]) for name in names}
-            new = old | {name: mean.to(old[name]) for name, mean in self._means(network).items()}
-            moves = [(parameters[name].detach() - self.start[name]) * items for name in names]
-            known = 0.0 if network in self.renewed else before  # items of what the mean has of this site
-            changes = [new[name] * (before + items) - old[name] * known for name in names]
-            said = torch.tensor([items, before + items - known, float(network in self.stale)], dtype=torch.float64)
-            answer = yield Sum(f"round {network}", [*moves, *changes, said])
-            rounds.append((network, new, answer))
+            told = self._told(network, {name: parameters[name] for name in names})
+            rounds.append((told, (yield Sum(f"round {network}", [*told.tensors, own_mark(self)]))))
         weights: dict[str, Tensor] = {}
-        for network, new, (*sums, told) in rounds:
-            total, counted, stale = told.tolist()
-            if total > 0:
-                names = self.trained[network]
-                moves, changes = sums[: len(names)], sums[len(names) :]
-                weights |= {name: self.start[name] + move / total for name, move in zip(names, moves, strict=True)}
-                self._take(network, new, dict(zip(names, changes, strict=True)), counted)
-            if stale > 0:
-                self.stale.discard(network)
-                self.renewed.add(network)
+        for told, answer in rounds:
+            weights |= self._take(told, answer)
         self.begin_round(parameters, weights)
 
-    def _means(self, network: str) -> dict[str, Tensor]:
-        """The mean gradients of this site in the round."""
-        steps = self.steps.get(network, 0)
-        return {name: self.sums[name] / steps for name in self.trained[network]} if steps else {}
+    def told_whole(self, tag: str) -> range | list[int]:
+        """Places of the tensors in what is asked that stand for all that was told before: nothing of it may wait."""
+        names = self.trained.get(tag.removeprefix("round "), [])
+        return [place for place, name in enumerate(names, start=len(names)) if name in self.renewed]
 
-    def _take(self, network: str, own: dict[str, Tensor], changes: dict[str, Tensor], total: float) -> None:
-        self.own |= own
-        if network in self.renewed:  # what changed is all there is
-            self.renewed.discard(network)
-            self.total[network] = 0.0
-            for name in changes:
-                self.variates.pop(name, None)
-        for name, change in changes.items():
-            wide = change.double()  # a sum over the whole run
-            self.variates[name] = self.variates.get(name, torch.zeros_like(wide)).to(wide.device) + wide
-        self.total[network] = self.total.get(network, 0.0) + total
-        self.own_items[network] = self.own_items.get(network, 0.0) + self.items[network]
+    def _told(self, network: str, parameters: dict[str, nn.Parameter]) -> _Told:
+        """What this site tells of a round."""
+        items = self.items[network]
+        moves, changes, counts, new = [], [], [], dict[str, Tensor]()
+        for name, parameter in parameters.items():
+            before = self.own_items.get(name, 0.0)
+            known = 0.0 if name in self.renewed else before  # items of what the mean has of this site
+            old = self.own.get(name, torch.zeros_like(parameter)).to(parameter)
+            new[name] = (self.sums[name] / self.steps[name]).to(old) if name in self.sums else old
+            moves.append((parameter.detach() - self.start[name]) * items)
+            changes.append(new[name] * (before + items) - old * known)
+            counts.append(before + items - known)
+        stale = (self.stale - self.renewed) & parameters.keys()
+        said = torch.tensor([items, float(bool(stale))], dtype=torch.float64)
+        counted = torch.split(torch.tensor(counts, dtype=torch.float64), FEW)  # short ones are not rounded on the way
+        return _Told(new, items, [*moves, *changes, *counted, said])
+
+    def _take(self, told: _Told, answer: Answer) -> dict[str, Tensor]:
+        """Take the new variates, also of a round from which this site was left out; the weights of all."""
+        names, weights = list(told.own), dict[str, Tensor]()
+        *tensors, said, marks = answer
+        moves, changes, counts = tensors[: len(names)], tensors[len(names) : 2 * len(names)], tensors[2 * len(names) :]
+        heard, (items, stale) = was_counted(self, marks), said.tolist()
+        if items > 0:
+            weights = {name: self.start[name] + move / items for name, move in zip(names, moves, strict=True)}
+            for name, change, count in zip(names, changes, torch.cat(counts).tolist(), strict=True):
+                self._add(name, change.double(), count)  # a sum over the whole run
+            begun = self.renewed & told.own.keys()
+            self.renewed -= begun
+            if heard:
+                self.own |= told.own
+                self.own_items |= {name: self.own_items.get(name, 0.0) + told.items for name in names}
+                self.stale -= begun
+            else:
+                self.stale |= begun  # the mean has nothing of this site
+        if stale > 0:
+            self.renewed |= told.own.keys()
+        return weights
+
+    def _add(self, name: str, change: Tensor, count: float) -> None:
+        """Add what all sites told to the mean; where that begins anew, it is all there is."""
+        if name in self.variates and name not in self.renewed:
+            change, count = self.variates[name].to(change) + change, self.total[name] + count
+        self.variates[name], self.total[name] = change, count
 
     def begin_round(self, parameters: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> None:
         """Take the new weights, and begin to count anew."""
@@ -130,3 +157,12 @@ class SCAFFOLD(FedAvg):
         self.own, self.own_items = dict(private["own"]), dict(private["own_items"])
         self.sums, self.steps = dict(private["sums"]), dict(private["steps"])
         self.renewed, self.stale = set(shared["renewed"]), set(private["stale"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a site tells of a network at the end of a round: the variates that it would have, and on how many items."""
+
+    own: dict[str, Tensor]
+    items: float
+    tensors: list[Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor
 from weft.engine import Collective, Strategy
 from weft.engine.collectives import Answer
 from weft.errors import UsageError
-from weft.federated.means import all_finite
+from weft.federated.means import all_finite, own_mark, was_counted
 from weft.federated.rounding import rounded
 from weft.federated.scaffold import SCAFFOLD
 from weft.federated.wrapping import Wrapper, innermost, is_exact
@@ -22,9 +22,13 @@ class TopK(Wrapper):
     """Top-k sparsification with error feedback (Stich et al., 2018, "Sparsified SGD with Memory", arXiv:1809.07599).
 
     Of each tensor that is summed, only the largest numbers are sent; what is left out stays at the site and is added
-    to what it sends next. Weights, counts and what is gathered travel whole, as does a round in which SCAFFOLD's mean
-    begins anew. A site sends 8 bytes for each of `share` · parameters (float32: the number and its place) per step or
-    round, and receives up to as many times that as there are sites.
+    to what it sends next. Weights, counts and what is gathered travel whole, as do the variates with which SCAFFOLD's
+    mean begins anew. A site sends 8 bytes for each of `share` · parameters (float32: the number and its place) per step
+    or round, and receives up to as many times that as there are sites; a byte for each site comes with each sum.
+
+    What a site sent that is not finite, or that the hub left out of the sum (as the site learns from it), counts
+    nothing, as without this strategy: numbers that were refused would only be refused again. What waited before still
+    waits, whole.
 
     Args:
         strategy: whose exchanges they are.
@@ -51,24 +55,33 @@ class TopK(Wrapper):
         if [tensor.shape for tensor in before] != [tensor.shape for tensor in collective.tensors]:
             before = [torch.zeros_like(tensor) for tensor in collective.tensors]  # also when layers are unfrozen
         inner = innermost(self.strategy)
-        # SCAFFOLD's variates, where their mean begins anew: else most of it would be nothing for long.
-        whole = isinstance(inner, SCAFFOLD) and collective.tag in [f"round {network}" for network in inner.renewed]
-        if whole:  # they stand for all that was left out of their changes before; moves, which come first, do not
-            moves = len(before) // 2
-            before = [*before[:moves], *map(torch.zeros_like, before[moves:])]
+        # SCAFFOLD's variates, where their mean begins anew: else most of it would be nothing for long. They stand for
+        # all that was left out of their changes before.
+        whole = inner.told_whole(collective.tag) if isinstance(inner, SCAFFOLD) else ()
         wanted = [
-            tensor if is_exact(tensor) else tensor + kept.to(tensor)
-            for tensor, kept in zip(collective.tensors, before, strict=True)
+            tensor if is_exact(tensor) or place in whole else tensor + kept.to(tensor)
+            for place, (tensor, kept) in enumerate(zip(collective.tensors, before, strict=True))
         ]
         numbers = collective.encoding.numbers  # with what waited, numbers may have more bits than the strategy sends
-        thinned = wanted if whole else [tensor if is_exact(tensor) else self._largest(tensor) for tensor in wanted]
-        tensors = [tensor if is_exact(tensor) else rounded(tensor, numbers) for tensor in thinned]
-        self._next[collective.tag] = [whole - part for whole, part in zip(wanted, tensors, strict=True)]
+        tensors = [
+            tensor if is_exact(tensor) else rounded(tensor if place in whole else self._largest(tensor), numbers)
+            for place, tensor in enumerate(wanted)
+        ]
+        if all_finite([tensor for tensor in wanted if not is_exact(tensor)]):
+            self._next[collective.tag] = [every - part for every, part in zip(wanted, tensors, strict=True)]
+        if collective.kind == "sum":
+            tensors.append(own_mark(self))
         return replace(collective, tensors=tensors, encoding=replace(collective.encoding, sparse=True))
 
     def received(self, collective: Collective, answer: Answer) -> Answer:
-        """The answer; one that is not finite will not be used, so what was sent is still to be sent."""
-        if not all_finite([tensor for tensor in answer if not is_exact(tensor)]):
+        """The answer; where it is not finite, and will not be used, or this site is not in it, what waited still
+        waits.
+        """
+        counted = True
+        if collective.kind == "sum":
+            *answer, marks = answer
+            counted = was_counted(self, marks)
+        if not counted or not all_finite([tensor for tensor in answer if not is_exact(tensor)]):
             self._next.pop(collective.tag, None)
         return answer
 
