@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.federated.lab import REPOSITORY, outcome, study
+from tests.report.pages import Page
 
 pytest.importorskip("sklearn")
 
@@ -41,6 +42,29 @@ def test_the_command_prints_the_study_and_a_comparison(tmp_path: Path) -> None:
     assert tested.returncode == 0, tested.stderr
     assert tested.stdout.splitlines()[0].split() == ["test"]
     assert tested.stdout.splitlines()[-1] == str(tmp_path / "tested")
+
+
+def test_what_of_a_scenario_never_came_is_told_with_its_line_and_in_the_report(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.yaml"
+    faults.write_text(
+        "events:\n  - {site: west, event: truncated, step: 1}\n  - {site: north, event: leaves, step: 2, exchange: 8}\n"
+    )
+    command = ["federate", "simulate", _file(tmp_path, training__epochs=1), "--out", tmp_path / "study"]
+    done = _weft(*command, "--scenario", faults)
+    assert done.returncode == 0, done.stderr
+    why = (
+        "'leaves' at step 2, exchange 8 of north (faults.yaml:3) never happened: the 2 exchanges of that step: control"
+    )
+    assert f"scenario: 1 of 2 events came; {why}" in done.stderr
+    page = Page((tmp_path / "study" / "report.html").read_text(encoding="utf-8"))
+    assert "of which 1 of 2 events came" in page.text
+    (rows,) = [table[1:] for table in page.tables if table[0][1].strip() == "Planned"]
+    assert [[cell.strip() for cell in row[2:4]] for row in rows] == [["faults.yaml:2", "yes"], ["faults.yaml:3", "never"]]
+    assert "missed" not in page.text.lower().split("what the scenario had planned")[0]
+    faults.write_text("events:\n  - {site: north, event: leaves, step: 200}\n")
+    refused = _weft(*command[:-1], tmp_path / "other", "--scenario", faults)
+    assert refused.returncode == 2
+    assert "faults.yaml:2:40: events.0.step: the study takes 8 steps: 200 is after its end" in refused.stderr
 
 
 @pytest.mark.slow

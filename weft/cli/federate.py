@@ -78,6 +78,7 @@ def simulate(
         for name, site in done.result["sites"].items():
             moved = site["bytes"]
             typer.echo(f"site {name}: {moved['sent']:,} bytes sent, {moved['received']:,} received", err=True)
+        _print_scenario(done.result.get("scenario", []))
     typer.echo(str(done.path))
 
 
@@ -116,6 +117,15 @@ def evaluate(
         return
     print_scores(done.scores)
     typer.echo(str(done.path))
+
+
+def _print_scenario(events: list[dict[str, Any]]) -> None:
+    """How much of a scenario came, and what did not."""
+    if not events:
+        return
+    missed = [one for one in events if not one["happened"]]
+    named = "".join(f"; {one['words']} of {one['site']} ({one['place']}) {one['why']}" for one in missed)
+    typer.echo(f"scenario: {len(events) - len(missed)} of {len(events)} events came{named}", err=True)
 
 
 def _print_comparison(comparison: dict[str, Any]) -> None:

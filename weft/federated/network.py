@@ -12,7 +12,7 @@ from weft.errors import MessageRefused, ProtocolError
 from weft.federated.hub import is_update
 from weft.federated.ledger import Ledger
 from weft.federated.messages import Message, encode
-from weft.federated.scenario import Scenario
+from weft.federated.playing import Playing
 
 Receive = Callable[[bytes], bool]  # takes a message, or refuses it; False where it was there already
 _ATTEMPTS = 5
@@ -22,17 +22,19 @@ class Network:
     """Carries encoded messages, and does to them what a scenario says.
 
     Args:
-        scenario: what goes wrong.
+        playing: the scenario of what goes wrong.
         ledger: where it is written what was refused or sent again.
     """
 
-    def __init__(self, scenario: Scenario, ledger: Ledger) -> None:
-        self.scenario, self.ledger = scenario, ledger
+    def __init__(self, playing: Playing, ledger: Ledger) -> None:
+        self.playing, self.scenario, self.ledger = playing, playing.scenario, ledger
         self._earlier: dict[str, bytes] = {}  # by receiver and sender: what went last
 
     def seconds(self, site: str, step: int, exchange: int) -> float:
         """How long a site's message takes."""
         events = list(self.scenario.happening(site, step, exchange, "slow"))
+        for event in events:
+            self.playing.happens(event)
         return sum(event.seconds for event in events)
 
     def deliver(self, message: Message, step: int, exchange: int, receive: Receive, *, to: str | None = None) -> None:
@@ -50,7 +52,7 @@ class Network:
         site = message.sender if to is None else to
         data = encode(self._changed(message, site, step, exchange) if to is None else message)
         way = f"{message.sender} {to}"
-        faults = self.scenario.of_messages(site, step, exchange, answers=to is not None)
+        faults = self._faults(site, step, exchange, way, answers=to is not None)
         where = {"epoch": message.epoch, "step": message.step}
         copies = self._copies(data, faults, way)
         arrived = False
@@ -70,6 +72,16 @@ class Network:
             raise ProtocolError(f"'{message.tag}' of site {site} does not arrive", "look at the connection to it")
         self._earlier[way] = data
 
+    def _faults(self, site: str, step: int, exchange: int, way: str, *, answers: bool) -> list[str]:
+        """What becomes of a message now; nothing can be replayed before something went that way."""
+        events = [
+            event for event in self.scenario.of_messages(site, step, exchange, answers=answers)
+            if event.event != "replayed" or way in self._earlier
+        ]  # fmt: skip
+        for event in events:
+            self.playing.happens(event)
+        return [event.event for event in events]
+
     def _copies(self, data: bytes, faults: Sequence[str], way: str) -> list[bytes]:
         """What arrives of it, in order."""
         copies = [data]
@@ -80,7 +92,7 @@ class Network:
             copies = [data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]]
         if "duplicated" in faults:
             copies = [*copies, data]
-        if "replayed" in faults and way in self._earlier:
+        if "replayed" in faults:
             copies = [self._earlier[way], *copies, self._earlier[way]]
         return copies
 
@@ -89,6 +101,7 @@ class Network:
         for event in self.scenario.happening(site, step, exchange, "update"):
             if not is_update(message.tag) and event.exchange is None:
                 continue
+            self.playing.happens(event)
             factor = float("nan") if event.times is None else event.times
             message = replace(message, tensors=[_spoiled(tensor, factor) for tensor in message.tensors])
         return message

@@ -19,7 +19,7 @@ from weft.federated.hub import CONTROL, DIGESTS, Hub
 from weft.federated.joining import hello_of
 from weft.federated.messages import Message, answer_in, answer_to, ask_of, decode, encode
 from weft.federated.network import Network
-from weft.federated.scenario import Scenario
+from weft.federated.playing import Playing
 from weft.federated.site import Site
 from weft.federated.snapshots import flattened, shared_state, unflattened, weights_are_equal
 
@@ -31,7 +31,7 @@ class Sites(Together):
         sites: those that take part from the beginning, or are away at the moment.
         hub: has taken in those that are there.
         cohort: who must be there.
-        scenario: what goes wrong; None for nothing.
+        playing: the scenario of what goes wrong; None for nothing.
         timed: wraps the clock of a site (by name) around what it does.
     """
 
@@ -40,12 +40,13 @@ class Sites(Together):
         sites: Sequence[Site],
         hub: Hub,
         cohort: CohortConfig,
-        scenario: Scenario | None,
+        playing: Playing | None,
         timed: Callable[[str, Callable[[], Steps]], Callable[[], Steps]],
     ) -> None:
         self.sites = {site.name: site for site in sites}
-        self.hub, self.cohort, self.scenario, self._timed = hub, cohort, scenario, timed
-        self.network = Network(scenario, hub.ledger) if scenario is not None else None
+        self.hub, self.cohort, self.playing, self._timed = hub, cohort, playing, timed
+        self.scenario = playing.scenario if playing is not None else None
+        self.network = Network(playing, hub.ledger) if playing is not None else None
         self.back: set[str] = set()  # sites that wait for the next step at which they may come back
         self._step, self._exchange = -1, 0
         self._training = False  # until they train, sites cannot do without one another
@@ -86,8 +87,12 @@ class Sites(Together):
         if self.scenario is None:
             return names
         held_up = [
-            n for n in names if "reordered" in self.scenario.of_messages(n, self._step, self._exchange, answers=False)
-        ]
+            n for n in names
+            if any(
+                event.event == "reordered"
+                for event in self.scenario.of_messages(n, self._step, self._exchange, answers=False)
+            )
+        ]  # fmt: skip
         return [name for name in names if name not in held_up] + held_up
 
     def _first(self) -> CollectiveId:
@@ -100,6 +105,8 @@ class Sites(Together):
             self._exchange = 0
         self._step = first.step
         self._exchange += 1
+        if self.playing is not None:
+            self.playing.exchange(first, self.hub.members)
 
     def _message(self, name: str, entry: JournalEntry) -> Message:
         return ask_of(
@@ -145,14 +152,16 @@ class Sites(Together):
 
     def _disturb(self) -> None:
         """What the scenario has for this moment."""
-        if self.scenario is None:
+        if self.scenario is None or self.playing is None:
             return
         for participant in list(self.participants):
             name = participant.name
             for event in self.scenario.happening(name, self._step, self._exchange, "leaves", "weights"):
                 if event.event == "weights":
+                    self.playing.happens(event)
                     self.sites[name].change_weights()
                 elif name in self.waiting:
+                    self.playing.happens(event)
                     self._leave(name, "its process died")
 
     def _leave(self, name: str, reason: str, *, returns: bool = False, late: bool = False) -> None:

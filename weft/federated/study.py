@@ -13,13 +13,7 @@ from typing import Any
 
 from weft.actions.beginning import begun, begun_already
 from weft.actions.ending import monitored, report_on, write_failure, write_outcome
-from weft.actions.opening import (
-    Source,
-    folds_of,
-    load,
-    open_run,
-    require_same_experiment,
-)
+from weft.actions.opening import Source, folds_of, load, open_run, require_same_experiment
 from weft.actions.scores import write_scores, write_states
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
@@ -36,6 +30,7 @@ from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, 
 from weft.federated.hub import Hub
 from weft.federated.joining import hello_of, settings_of
 from weft.federated.ledger import Ledger, away_before, read_ledger
+from weft.federated.playing import Playing
 from weft.federated.profile import Profile
 from weft.federated.remembering import HubMemory
 from weft.federated.scenario import Scenario, load_scenario, write_scenario
@@ -121,7 +116,9 @@ def _begin(experiment: Experiment, out: Path | str | None, compare: bool, scenar
     with begun(experiment, out) as directory:
         if scenario is not None:
             write_scenario(scenario, directory.scenario_file)
-        return _Study(directory, experiment, threads_of_study(experiment), resumed=False).run(compare=compare)
+        study = _Study(directory, experiment, threads_of_study(experiment), resumed=False)
+        study.scenario = scenario  # it knows the file that it was read from
+        return study.run(compare=compare)
 
 
 def _of_fold(overrides: Sequence[str], compare: bool, scenario: Scenario | None) -> Simulate:
@@ -184,6 +181,7 @@ class _Study:
         self.scenario: Scenario | None = None
         if directory.scenario_file.exists():
             self.scenario = load_scenario(directory.scenario_file, experiment.federation.sites)
+        self.playing: Playing | None = None
         self.ledger = Ledger(directory.ledger_file)
         self.hub = Hub(
             fingerprint(experiment), sorted(experiment.federation.sites), experiment.federation.cohort, self.ledger,
@@ -231,10 +229,13 @@ class _Study:
     def _join(self, resuming: _Resuming | None) -> None:
         """Let the hub take in every site that it does not refuse, but for those that are away."""
         away = resuming.away if resuming is not None else ()
+        self.playing = Playing(self.scenario, self.ledger) if self.scenario is not None else None
         self.names = []
         for name in self.hub.names:
             try:
                 if name not in away:
+                    if self.playing is not None:
+                        self.playing.joins(name)
                     hello = hello_of(name, self.hub.study, self.hub.settings, self.scenario)
                     self.hub.join(hello, event="joined" if resuming is None else None)
             except MessageRefused as error:
@@ -292,15 +293,15 @@ class _Study:
         assert self.experiment.federation is not None
         clocks = self.profile.sites
         driver = Sites(
-            self.sites, self.hub, self.experiment.federation.cohort, self.scenario,
+            self.sites, self.hub, self.experiment.federation.cohort, self.playing,
             lambda name, start: clocks[name].timed(start),
         )  # fmt: skip
 
         def after_turn() -> None:
             for participant in driver.participants:
                 participant.journal.clear()  # nobody is brought back by itself: a study goes on from its checkpoints
-            if not self.described and all(site.described for site in self.sites):
-                self._describe()
+            if not self.described:
+                self._before_training()
 
         driver.back |= self.back
         try:
@@ -311,8 +312,17 @@ class _Study:
             hint = "the scenario goes on with the study: begin anew with another one, or with a lower minimum"
             raise CohortError(error.message, hint) from error
 
+    def _before_training(self) -> None:
+        """See whether the scenario fits, as soon as all know how long they will train; write what is known before
+        training: from here on the study can be resumed.
+        """
+        if self.scenario is not None and all(site.run is not None for site in self.sites):
+            longest = max(site.built.steps_per_epoch for site in self.sites)
+            self.scenario.require_within(longest * self.experiment.training.epochs)
+        if all(site.described for site in self.sites):
+            self._describe()
+
     def _describe(self) -> None:
-        """Write what is known before training; from here on the study can be resumed."""
         describe_study(self.directory, self.experiment, self.threads, self.sites)
         self.described = True
 
@@ -323,11 +333,6 @@ class _Study:
         first = there[0]
         directory.history().restore(first.built.state.history)
         pooled = first.built.final
-        if self.scenario is not None:
-            assert self.experiment.federation is not None
-            deadline = self.experiment.federation.cohort.deadline
-            for what in self.scenario.without_effect(results[first.name].steps, deadline):
-                logger.warning("scenario: %s", what)
         per_site = {site.name: self._write_site(site, results[site.name]) for site in there}
         for name, split in pooled.items():
             write_scores(directory.scores, name, replace(split, rows=[]), results[first.name].model_sha256)
@@ -337,6 +342,9 @@ class _Study:
         if len(digests) == 1:
             save_weights(first.built.state.scored_weights, directory.weights)
         directory.write_json(directory.statistics_file, first.data.statistics)
+        away = [name for name in self.hub.names if name not in results]
+        deadline = self.hub.cohort.deadline
+        played = self.playing.finish(results[first.name].steps, deadline, away) if self.playing is not None else None
         result = {
             "fingerprint": directory.read_json(directory.provenance_file)["fingerprint"],
             "status": "finished",
@@ -350,8 +358,9 @@ class _Study:
             "model_sha256": digests.pop() if len(digests) == 1 else None,
             "sites": per_site,
             **({} if first.pretraining is None else {"pretraining": first.pretraining}),
-            "away": [name for name in self.hub.names if name not in results],
+            "away": away,
             "events": dict(Counter(event["event"] for event in read_ledger(directory.ledger_file))),
+            **({} if played is None else {"scenario": played}),
             "resume": None,
             **({} if comparison is None else {"comparison": comparison}),
             **facts_of_study(self.watching),

@@ -12,8 +12,8 @@ from weft.report.svg import Scale, element, figure, path, text, tick_label
 from weft.report.words import duration, label, listed, number, plural
 
 _COMES, _GOES = ("joined", "returned"), ("left", "late", "stopped")
-_UNMARKED = ("joined", "returned", "left", "stopped")
-_ROUTINE = ("joined", "digests", "ignored", "resent", "slow")  # cost nothing, or are as they should be
+_UNMARKED = ("joined", "returned", "left", "stopped", "missed")
+_ROUTINE = ("joined", "digests", "ignored", "resent", "slow", "planned")  # cost nothing, or are as they should be
 _MOST_ROWS, _MOST_LINES = 200, 40
 _WIDTH, _ROW, _TOP = 400.0, 24.0, 12.0
 _LETTER, _LONGEST = 6.8, 22
@@ -84,6 +84,29 @@ def event_table(found: Sequence[Happened]) -> Table | None:
     if len(told) > _MOST_ROWS:
         note = f"{len(told) - _MOST_ROWS:,} more in ledger.jsonl. {note}".strip()
     return Table("What happened, in order", ["Event", "Site", "In epoch", "After steps", "After", "Why"], rows, note)
+
+
+def scenario_table(result: Mapping[str, Any]) -> Table | None:
+    """What became of each event of the scenario that the study was played with; None where there was none."""
+    told = result.get("scenario")
+    rows = [
+        [str(one.get("site")), str(one.get("words")), str(one.get("place")),
+         "yes" if one.get("happened") else "never", str(one.get("why") or "–").removeprefix("never happened: ")]
+        for one in (told if isinstance(told, list) else ()) if isinstance(one, Mapping)
+    ]  # fmt: skip
+    note = f"{len(rows) - _MOST_ROWS:,} more in result.json." if len(rows) > _MOST_ROWS else ""
+    head = ["Site", "Planned", "Written", "Came", "Why it changed nothing"]
+    return Table("What the scenario had planned", head, rows[:_MOST_ROWS], note) if rows else None
+
+
+def scenario_sentence(result: Mapping[str, Any]) -> str:
+    """How much of a scenario came; nothing where there was none."""
+    told = result.get("scenario")
+    events = [one for one in told if isinstance(one, Mapping)] if isinstance(told, list) else []
+    if not events:
+        return ""
+    came = sum(bool(one.get("happened")) for one in events)
+    return f"It was played with a scenario, of which {came} of {plural(len(events), 'event')} came."
 
 
 def _counted(epoch: int | None) -> str:

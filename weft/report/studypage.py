@@ -8,7 +8,14 @@ from typing import Any
 
 from weft.report.bygroup import group_scores
 from weft.report.curves import curves
-from weft.report.events import event_sentence, event_table, happened, timeline
+from weft.report.events import (
+    event_sentence,
+    event_table,
+    happened,
+    scenario_sentence,
+    scenario_table,
+    timeline,
+)
 from weft.report.judging import judge
 from weft.report.predictions import details, shown_groups
 from weft.report.reading import RunFiles
@@ -45,7 +52,8 @@ def study_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
     comparison = files.result.get("comparison")
     comparison = comparison if isinstance(comparison, Mapping) else {}
     alone = comparison.get("alone_by_site")
-    events = happened(study.events)
+    planned = scenario_table(files.result)
+    events = [one for one in happened(study.events) if planned is None or one.event != "missed"]  # told there
     best, steps = files.result.get("best_epoch"), files.result.get("steps")
     there = split is not None and pooled is not None
     context: dict[str, Any] = {
@@ -75,7 +83,7 @@ def study_context(files: RunFiles, by: Sequence[str] = ()) -> dict[str, Any]:
         "byte_figures": [byte_figure(study)],
         "time": [table for table in (time_table(study), memory_table(study)) if table is not None],
         "time_figures": [time_figure(study)],
-        "events": event_table(events),
+        "events": [table for table in (event_table(events), planned) if table is not None],
         "event_figures": [timeline(events, study.names, steps if isinstance(steps, int) else _last_step(events))],
     }
     return context
@@ -110,7 +118,8 @@ def _sentences(
     study: StudyFiles, split: str | None, sites: Mapping[str, Any], first: str | None, trivial: str, faults: str
 ) -> list[str]:
     told = summary(study.files, trivial, what=_what(study))
-    about = [spread_sentence(sites, split, first) if split else "", _compared(study, split, first), faults]
+    about = [spread_sentence(sites, split, first) if split else "", _compared(study, split, first), faults,
+             scenario_sentence(study.files.result)]  # fmt: skip
     return [*told, *(sentence for sentence in (*about, bytes_sentence(study)) if sentence)]
 
 
