@@ -205,10 +205,7 @@ def test_an_interruption_at_one_participant_stops_all_and_resumes_exactly(strate
     study.runs["site-c"].interruption.request("SIGTERM")
     with pytest.raises(Stopped):
         study.together.run()
-    resumed = Study(strategy, dropout=0.3)
-    for name, store in study.stores.items():
-        resumed.stores[name].last, resumed.stores[name].best = store.last, store.best
-    resumed.together.run()
+    resumed = study.resumed()
     for name in resumed.runs:
         assert same(resumed.weights()[name], undisturbed.weights()[name])
     assert resumed.histories() == undisturbed.histories()
@@ -224,10 +221,7 @@ def test_a_study_stopped_inside_validation_averages_its_buffers_once() -> None:
     study.runs["site-b"].interruption.request("SIGTERM")
     with pytest.raises(Stopped):
         study.together.run()
-    resumed = Study(AverageGradients, settings=settings)
-    for name, store in study.stores.items():
-        resumed.stores[name].last, resumed.stores[name].best = store.last, store.best
-    resumed.together.run()
+    resumed = study.resumed()
     for name in resumed.runs:
         assert same(resumed.weights()[name], undisturbed.weights()[name])
 
@@ -282,6 +276,21 @@ def test_sums_are_answered_in_order_of_names() -> None:
 def test_sums_are_taken_in_float64() -> None:
     parts = [Sum("x", [torch.tensor([value])]) for value in (1e8, 1.0, -1e8)]
     assert combine(list(parts))[0].item() == 1.0  # in float32 the 1 would be lost
+
+
+def test_an_answer_is_each_ones_own_unless_it_is_borrowed() -> None:
+    seen: dict[tuple[str, bool], torch.Tensor] = {}
+
+    def steps(name: str) -> Iterator[Sum]:
+        for borrows in (False, True):
+            (answer,) = yield Sum("x", [torch.ones(2)], borrows=borrows)
+            seen[name, borrows] = answer
+        return _result()  # type: ignore[return-value]
+
+    Together([_participant("a", steps("a")), _participant("b", steps("b"))]).run()
+    assert seen["a", False] is not seen["b", False]
+    assert seen["a", False].data_ptr() != seen["b", False].data_ptr()
+    assert seen["a", True] is seen["b", True]
 
 
 def test_one_that_ends_alone_is_an_error() -> None:

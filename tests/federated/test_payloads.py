@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.federated.sites import Sites, drive, random_batches, seeded
+from tests.federated.sites import Sites, drive, farthest, random_batches, seeded
 from weft.engine import Gradients, Strategy
+from weft.engine.collectives import Answer, Collective
 from weft.federated import SCAFFOLD, FedAvg, Payload, PowerSGD, TopK, dSGD, rankDAD
+from weft.federated.wrapping import Wrapper
 
 NAN = float("nan")
 
@@ -52,6 +54,24 @@ def test_strategies_move_as_many_bytes_as_they_say() -> None:
     assert _bytes(rankDAD) < dense / 3
     assert _bytes(lambda: TopK(dSGD(), 0.01)) < dense / 10
     assert _bytes(lambda: TopK(Payload(dSGD()), 0.01)) < _bytes(lambda: TopK(dSGD(), 0.01))
+
+
+class Halving(Wrapper):
+    """Doubles the weight of all that comes back, where it lies, which halves the mean."""
+
+    def received(self, collective: Collective, answer: Answer) -> Answer:
+        answer[-1].mul_(2)
+        return answer
+
+
+def test_what_a_wrapper_does_to_an_answer_is_not_seen_by_the_other_sites() -> None:
+    batches = random_batches({f"site-{number}": [16, 16] for number in range(3)}, (66,), 2)
+    expected = Sites(seeded(wide), dSGD, batches).run()
+    found = Sites(
+        seeded(wide), lambda: Halving(dSGD()), batches, make_optimizer=lambda given: torch.optim.SGD(given, lr=0.2)
+    ).run()
+    for site in batches:
+        assert farthest(expected[site], found[site]) == 0
 
 
 def test_rounded_payloads_cannot_overflow_and_keep_weights_whole() -> None:

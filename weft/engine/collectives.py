@@ -40,12 +40,19 @@ class Sum:
     """Asks for the element-wise sum of `tensors` over all participants; the answer has the same shapes and dtypes.
 
     Shapes and dtypes must be equal at every participant. Floating tensors are summed in float64.
+
+    Args:
+        tag: what is asked.
+        tensors: this participant's. Whoever asks leaves them alone until the answer comes.
+        borrows: the answer is only read, and let go before the next question: participants of one process may then be
+            handed the same tensors. Without it the answer is each one's own, to change and to keep.
     """
 
     tag: str
     tensors: list[Tensor]
     kind: Kind = "sum"
     encoding: Encoding = WHOLE
+    borrows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

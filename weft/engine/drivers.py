@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from weft.engine.collectives import Answer, Collective, CollectiveId, combine, shapes_of
+from weft.engine.collectives import Answer, Collective, CollectiveId, Sum, combine, shapes_of
 from weft.engine.events import RunResult
 from weft.engine.seeding import outer_randomness_kept, set_random_state
 from weft.engine.state import Position
@@ -114,7 +114,8 @@ class Participant:
 
     def answer(self, entry: JournalEntry, answer: Answer) -> None:
         """Record the answer before it is delivered, so that a death while it is used loses nothing."""
-        entry.answer = [tensor.clone() for tensor in answer]
+        lent = isinstance(entry.asked, Sum) and entry.asked.borrows
+        entry.answer = answer if lent else [tensor.clone() for tensor in answer]
 
     def die(self) -> None:
         """End the generator as a crash would: nothing of it survives but the saved state and the journal."""

@@ -188,12 +188,11 @@ class AverageGradients(Strategy):
         """Replace the gradients by the mean over all participants, weighted by items."""
         tensors = gradients.tensors()
         weight = torch.tensor([gradients.weight], dtype=torch.float64)
-        if gradients.weight > 0:
-            sent = list(torch._foreach_mul(tensors, gradients.weight)) if tensors else []
-        else:  # 0 * inf would be nan: a participant without a say sends exact zeros
-            sent = [torch.zeros_like(tensor) for tensor in tensors]
-        *sums, total = yield Sum(f"gradients {gradients.network}", [*sent, weight])
-        if tensors:
-            torch._foreach_copy_(tensors, sums)
-            if float(total) > 0:
-                torch._foreach_div_(tensors, float(total))
+        if gradients.weight <= 0:  # 0 * inf would be nan: a participant without a say sends exact zeros
+            for tensor in tensors:
+                tensor.zero_()
+        elif tensors:
+            torch._foreach_mul_(tensors, gradients.weight)
+        *sums, total = yield Sum(f"gradients {gradients.network}", [*tensors, weight], borrows=True)
+        for tensor, summed in zip(tensors, sums, strict=True):
+            torch.div(summed, float(total) or 1.0, out=tensor)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from weft.engine import Collective, Gradients, Strategy
-from weft.engine.collectives import Answer
+from weft.engine.collectives import Answer, Sum
 from weft.engine.strategy import Exchange
 from weft.errors import UsageError
 from weft.federated.rounding import travels_exactly
@@ -87,6 +88,8 @@ class Wrapper(Strategy):
         collective = next(steps, None)
         while collective is not None:
             asked = self.sent(collective)
+            if isinstance(asked, Sum) and asked.borrows:
+                asked = replace(asked, borrows=False)  # `received` may change what it is told
             answer = self.received(asked, (yield asked))
             try:
                 collective = steps.send(answer)
