@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from tests.actions.check_projects import KINDS, blobs, clean_project, training, write_table
+from tests.experiments import changed
 from weft.actions.checking import CheckReport, Finding, check
 from weft.errors import ConfigError
 
@@ -33,14 +34,8 @@ def experiment(folder: Path, **changes: Any) -> Path:
         "training": training("classification"),
         "run": {"device": "cpu"},
     }
-    for path, value in changes.items():
-        *above, last = path.split("__")
-        section = content
-        for key in above:
-            section = section[key]
-        section[last] = value
     file = folder / "experiment.yaml"
-    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    file.write_text(yaml.safe_dump(changed(content, **changes)), encoding="utf-8")
     return file
 
 

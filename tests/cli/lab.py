@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import csv
 import io
 import json
@@ -15,6 +14,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from tests.experiments import changed
 from weft.cli import main
 
 COLUMNS = ["patient", "age", "weight", "volume", "diagnosis", "score", "fever", "cough"]
@@ -121,18 +121,8 @@ TABULAR: dict[str, Any] = {
 
 def write_experiment(folder: Path, name: str = "tabular.yaml", base: dict[str, Any] = TABULAR, **changes: Any) -> Path:
     """Write an experiment file; `training__loss=...` replaces one entry, None removes it."""
-    experiment = copy.deepcopy(base)
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        node = experiment
-        for section in sections:
-            node = node.setdefault(section, {})
-        if value is None:
-            node.pop(last, None)
-        else:
-            node[last] = value
     file = folder / name
-    file.write_text(yaml.safe_dump(experiment, sort_keys=False))
+    file.write_text(yaml.safe_dump(changed(base, **changes), sort_keys=False))
     return file
 
 

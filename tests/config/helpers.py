@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
+
+from tests.experiments import changed
 
 VALID: dict[str, Any] = {
     "name": "small",
@@ -24,15 +25,5 @@ VALID: dict[str, Any] = {
 
 
 def valid(**changes: Any) -> dict[str, Any]:
-    """The experiment with entries replaced; a key `a__b` stands for the entry `b` of section `a`, None removes it."""
-    data = copy.deepcopy(VALID)
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        node = data
-        for section in sections:
-            node = node.setdefault(section, {})
-        if value is None:
-            node.pop(last, None)
-        else:
-            node[last] = value
-    return data
+    """The experiment with entries replaced; see `changed`."""
+    return changed(VALID, **changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +97,14 @@ class Study:
             start += size
             self._add(name, number, experiment, open_site(experiment))
         self.together = Together(self.participants)
+
+    def resumed(self) -> Study:
+        """The same study begun anew, from what this one has saved, and run to its end."""
+        again = replace(self)
+        for name, store in self.stores.items():
+            again.stores[name].last, again.stores[name].best = store.last, store.best
+        again.together.run()
+        return again
 
     def _add(self, name: str, number: int, experiment: Experiment, data: Data) -> None:
         def begin() -> Any:

@@ -15,14 +15,6 @@ from weft.engine.checkpoints import read_checkpoint
 
 
 @pytest.fixture(scope="module")
-def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("alone")
-    ended = nursery.weft("train", write_experiment(folder), "--out", folder / "run")
-    assert ended.code == 0, ended.text
-    return outcome(folder / "run")
-
-
-@pytest.fixture(scope="module")
 def disks(nursery: Nursery) -> Nursery:
     """The nursery, where disks can be mounted for it."""
     if not nursery.mounts:

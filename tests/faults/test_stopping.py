@@ -16,14 +16,6 @@ from weft.data.order import permutation
 from weft.engine.checkpoints import read_checkpoint
 
 
-@pytest.fixture(scope="module")
-def undisturbed(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("alone")
-    ended = nursery.weft("train", write_experiment(folder), "--out", folder / "run")
-    assert ended.code == 0, ended.text
-    return outcome(folder / "run")
-
-
 def checkpoints_of(run: Path) -> dict[str, dict[str, Any]]:
     """Every checkpoint by name; each must be sound."""
     states = {file.name: read_checkpoint(file) for file in sorted((run / "checkpoints").glob("*"))}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import yaml
 
 from tests.actions.check_projects import write_table
+from tests.experiments import changed
 from weft.actions.checking import CheckReport, Finding
 
 ITEMS = {"north": 40, "south": 60, "west": 50}
@@ -57,15 +57,8 @@ def study(folder: Path, tables: dict[str, Columns] | None = None, **changes: Any
 
 def write(folder: Path, content: dict[str, Any], **changes: Any) -> Path:
     """Write a study with changes."""
-    content = copy.deepcopy(content)
-    for key, value in changes.items():
-        *above, last = key.split("__")
-        node = content
-        for section in above:
-            node = node.setdefault(section, {})
-        node[last] = value
     file = folder / "study.yaml"
-    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    file.write_text(yaml.safe_dump(changed(content, **changes)), encoding="utf-8")
     return file
 
 

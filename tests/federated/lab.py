@@ -7,14 +7,20 @@ import json
 import math
 import os
 import signal
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from tests.engine.studies import share
+from tests.engine.studies import DoubleNet, share
+from tests.experiments import changed
+from weft.actions.opening import load, open_experiment_data
+from weft.data import make_loader
 from weft.engine import Observer
+from weft.engine.checkpoints import CheckpointFolder
+from weft.federated.site import site_experiment
 from weft.federated.study import simulate
 from weft.runs import TIMING_COLUMNS
 
@@ -43,13 +49,44 @@ def study(sites: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]
         "federation": {"sites": shares if sites is None else sites},
         "run": {"device": "cpu", "num_workers": 0, "threads": 1, "progress": False, "log_every": 1},
     }
-    for key, value in changes.items():
-        *sections, last = key.split("__")
-        node = written
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = value
-    return written
+    return changed(written, **changes)
+
+
+def distance_to_union(done: Path, written: dict[str, Any], *, epochs: int, batches: int | None = None) -> float:
+    """The largest distance of a weight of any site from a plain loop, whose steps are on the batches of all sites.
+
+    Args:
+        done: directory of the study.
+        written: the study.
+        epochs: how many.
+        batches: of an epoch of each site; None for each site's own.
+    """
+    experiment = load(written)
+    torch.manual_seed(experiment.seed)
+    model = DoubleNet()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    loaders = []
+    for name in SIZES:
+        site = site_experiment(experiment, name)
+        statistics = json.loads((done / "sites" / name / "statistics.json").read_text())
+        split = open_experiment_data(site, statistics).splits["train"]
+        loaders.append(make_loader(split, batch_size=8, seed=site.seed, shuffle=True, batches=batches))
+    for epoch in range(epochs):
+        for each in zip_longest(*(loader.epoch(epoch) for loader in loaders)):
+            there = [batch for batch in each if batch is not None]
+            inputs, targets = (torch.cat([getattr(batch, key) for batch in there]) for key in ("inputs", "targets"))
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+    found = [state_of(done, name)["model"] for name in SIZES]
+    return max(float((one[key] - value).abs().max()) for one in found for key, value in model.state_dict().items())
+
+
+def state_of(done: Path, site: str) -> dict[str, Any]:
+    """What a site of a study has saved last."""
+    state = CheckpointFolder(done / "sites" / site / "checkpoints").load_last()
+    assert state is not None
+    return state
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.federated.lab import outcome, rows_of, simulate_and_die, study
+from tests.federated.lab import outcome, rows_of, simulate_and_die, state_of, study
 from weft.actions import TrainedRun
-from weft.engine import CheckpointFolder, Observer
+from weft.engine import Observer
 from weft.engine.events import Step
 from weft.errors import CohortError, RunDirectoryError, Stopped
 from weft.federated import simulation, snapshots
@@ -31,12 +31,6 @@ BATCH_NORM: dict[str, Any] = {"tests.engine.studies.DoubleNet": {"batch_norm": T
 
 def played(out: Path, *events: dict[str, Any], **changes: Any) -> TrainedRun:
     return simulate(study(**changes), out=out, scenario={"events": list(events)})
-
-
-def state_of(path: Path, site: str) -> dict[str, Any]:
-    state = CheckpointFolder(path / "sites" / site / "checkpoints").load_last()
-    assert state is not None
-    return state
 
 
 def events_of(path: Path) -> list[tuple[str, str, int, int]]:

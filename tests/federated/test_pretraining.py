@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tests.engine.studies import DoubleNet
-from tests.federated.lab import outcome, study
+from tests.federated.lab import outcome, state_of, study
 from weft.actions.opening import load, open_experiment_data
 from weft.data import make_loader
-from weft.engine import CheckpointFolder, Observer, Run, build_run
+from weft.engine import Observer, Run, build_run
 from weft.engine.events import Step
 from weft.errors import CohortError, ConfigError, Stopped
 from weft.federated import pretraining
@@ -56,9 +56,8 @@ def test_all_begin_with_what_the_largest_site_has_trained(tmp_path: Path) -> Non
             torch.nn.functional.cross_entropy(model(batch.inputs), batch.targets).backward()
             optimizer.step()
     for name in ("north", "south", "west"):
-        state = CheckpointFolder(done.path / "sites" / name / "checkpoints").load_last()
-        assert state is not None
-        assert all(torch.equal(state["model"][key], value) for key, value in model.state_dict().items())
+        found = state_of(done.path, name)["model"]
+        assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
     assert done.result["sites"]["north"]["bytes"]["by_kind"]["pretraining"]["messages"] == 2
 
 
@@ -68,9 +67,7 @@ def test_what_is_drawn_afterwards_does_not_depend_on_it(tmp_path: Path) -> None:
     states = []
     for name, settings in {"with": {"epochs": 1}, "without": None}.items():
         done = simulate(_all_training(model=model, federation__pretraining=settings), out=tmp_path / name)
-        state = CheckpointFolder(done.path / "sites" / "south" / "checkpoints").load_last()
-        assert state is not None
-        states.append(state["random"])
+        states.append(state_of(done.path, "south")["random"])
     assert torch.equal(states[0]["torch"], states[1]["torch"])
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.federated.lab import SIZES, outcome, simulate_and_die, study
-from weft.engine.checkpoints import CheckpointFolder
+from tests.federated.lab import SIZES, outcome, simulate_and_die, state_of, study
 from weft.errors import ConfigError
 from weft.federated.study import simulate
 
@@ -19,9 +18,7 @@ NORMALISED = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
 
 
 def weights_of(path: Path, site: str) -> dict[str, torch.Tensor]:
-    state = CheckpointFolder(path / "sites" / site / "checkpoints").load_last()
-    assert state is not None
-    return dict(state["model"])
+    return dict(state_of(path, site)["model"])
 
 
 def last_layer(path: Path) -> str:

@@ -74,11 +74,7 @@ def _stopped_and_resumed(strategy: Callable[[], Strategy], settings: dict[str, A
     study.runs["site-c"].interruption.request("SIGTERM")
     with pytest.raises(Stopped):
         study.together.run()
-    resumed = Study(strategy, settings=settings)
-    for name, store in study.stores.items():
-        resumed.stores[name].last, resumed.stores[name].best = store.last, store.best
-    resumed.together.run()
-    return resumed
+    return study.resumed()
 
 
 @pytest.mark.parametrize("name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ALL])

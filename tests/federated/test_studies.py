@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,11 @@ import pytest
 import torch
 
 from tests.engine.studies import DoubleNet, share
-from tests.federated.lab import SIZES, outcome, rows_of, simulate_and_die, study
+from tests.federated.lab import SIZES, distance_to_union, outcome, rows_of, simulate_and_die, state_of, study
 from weft.actions import TrainedRun, check, reproduce, train
 from weft.actions import open as open_trained
 from weft.actions import resume as go_on
 from weft.actions.opening import load, open_experiment_data
-from weft.data import make_loader
-from weft.engine.checkpoints import CheckpointFolder
 from weft.errors import ConfigError, DataError, RunDirectoryError, UsageError, WeftError
 from weft.federated.site import site_experiment
 from weft.federated.study import simulate
@@ -32,35 +29,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     return simulate(study(), out=tmp_path_factory.mktemp("study") / "study")
 
 
-def _state(path: Path, site: str) -> dict[str, Any]:
-    state = CheckpointFolder(path / "sites" / site / "checkpoints").load_last()
-    assert state is not None
-    return state
-
-
 def test_a_study_equals_training_on_the_union_of_the_sites_batches(tmp_path: Path) -> None:
     written = study(dataset__standardize=True, federation__exact=True, training__epochs=10)
     done = simulate(written, out=tmp_path / "study")
-    experiment = load(written)
-    torch.manual_seed(experiment.seed)
-    model = DoubleNet()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    loaders = []
-    for name in SIZES:
-        site = site_experiment(experiment, name)
-        statistics = json.loads((done.path / "sites" / name / "statistics.json").read_text())
-        split = open_experiment_data(site, statistics).splits["train"]
-        loaders.append(make_loader(split, batch_size=8, seed=site.seed, shuffle=True))
-    for epoch in range(10):
-        for batches in zip_longest(*(loader.epoch(epoch) for loader in loaders)):
-            there = [batch for batch in batches if batch is not None]
-            inputs, targets = (torch.cat([getattr(batch, key) for batch in there]) for key in ("inputs", "targets"))
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(inputs), targets).backward()
-            optimizer.step()
-    for name in SIZES:
-        found = _state(done.path, name)["model"]
-        assert max(float((found[key] - value).abs().max()) for key, value in model.state_dict().items()) < 1e-12
+    assert distance_to_union(done.path, written, epochs=10) < 1e-12
 
 
 def test_inputs_are_scaled_by_the_items_of_all_sites(tmp_path: Path) -> None:
@@ -124,7 +96,7 @@ def test_two_sites_share_no_generator(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     done = simulate(written, out=tmp_path / "study")
     assert torch.equal(torch.get_rng_state(), before)
-    states = [_state(done.path, name)["random"] for name in "abc"]
+    states = [state_of(done.path, name)["random"] for name in "abc"]
     for first, second in ((0, 1), (1, 2), (0, 2)):
         assert not torch.equal(states[first]["torch"], states[second]["torch"])
     splits = [json.loads((done.path / "sites" / name / "splits.json").read_text())["splits"]["test"] for name in "abc"]
@@ -310,7 +282,7 @@ def test_frozen_statistics_are_exact(tmp_path: Path) -> None:
     model = {"component": NORMALISED, "freeze": ["layers.1.*"]}
     done = simulate(study(model=model, federation__exact=True, training__epochs=1), out=tmp_path / "study")
     assert done.result["model_sha256"] is not None  # the same at all sites
-    weights = _state(done.path, "north")["model"]
+    weights = state_of(done.path, "north")["model"]
     assert not weights["layers.1.running_mean"].any()  # as they began: no batch has moved them
     assert bool((weights["layers.1.running_var"] == 1).all())
 

@@ -12,11 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from tests.engine.studies import DoubleNet
-from tests.federated.lab import SIZES, outcome, rows_of, simulate_and_die, study
+from tests.federated.lab import SIZES, distance_to_union, outcome, rows_of, simulate_and_die, study
 from weft.actions.opening import load, open_experiment_data
 from weft.data import SplitData, make_loader
-from weft.engine.checkpoints import CheckpointFolder
 from weft.errors import ConfigError
 from weft.federated.site import site_experiment
 from weft.federated.study import simulate
@@ -94,24 +92,7 @@ def test_a_step_is_one_on_the_union_of_the_sites_batches(uneven: str, tmp_path: 
     found = _batches(written)
     epoch = min(found.values()) if uneven == "stop" else max(found.values())
     done = simulate(written, out=tmp_path / "study")
-    experiment = load(written)
-    torch.manual_seed(experiment.seed)
-    model = DoubleNet()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    loaders = []
-    for name in SIZES:
-        site = site_experiment(experiment, name)
-        split = open_experiment_data(site).splits["train"]
-        loaders.append(make_loader(split, batch_size=8, seed=site.seed, shuffle=True, batches=epoch))
-    for number in range(3):
-        for batches in zip(*(loader.epoch(number) for loader in loaders), strict=True):
-            inputs, targets = (torch.cat([getattr(batch, key) for batch in batches]) for key in ("inputs", "targets"))
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(inputs), targets).backward()
-            optimizer.step()
-    state = CheckpointFolder(done.path / "sites" / "north" / "checkpoints").load_last()
-    assert state is not None
-    assert max(float((state["model"][key] - value).abs().max()) for key, value in model.state_dict().items()) < 1e-12
+    assert distance_to_union(done.path, written, epochs=3, batches=epoch) < 1e-12
 
 
 def _rows(start: int, stop: int) -> dict[str, Any]:
