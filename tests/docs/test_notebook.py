@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import asyncio
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.docs.blocks import REPOSITORY
+from tests.docs.notebooks import run_notebook
 
 
 def data_of(cell: Any) -> dict[str, str]:
@@ -22,20 +19,9 @@ def data_of(cell: Any) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_shows_its_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("sklearn", "pandas", "ipykernel"):
+    for package in ("sklearn", "pandas"):
         pytest.importorskip(package)
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    notebook = nbformat.read(REPOSITORY / "examples" / "notebook.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs do not belong into the repository"
-    kernel = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}})
-    kernel.create_kernel_manager()
-    kernel.km.kernel_spec.argv[0] = sys.executable  # this environment's Python, whatever kernels are installed
-    asyncio.run(kernel.async_execute())
-
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = run_notebook("notebook.ipynb", tmp_path, monkeypatch)
     shown = [data_of(cell) for cell in cells]
     assert "wine" in shown[0]["text/html"]
     assert "Accuracy" in shown[0]["text/html"]

@@ -74,38 +74,38 @@ class Saboteur(Heartbeat):
             os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM}[one["do"]])
 
 
-class Interrupted(Dataset[tuple[Tensor, Tensor]]):
+class Wrapping(Dataset[tuple[Tensor, Tensor]]):
+    """A dataset as it is."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.cases = dataset, dataset.cases
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        item: tuple[Tensor, Tensor] = self.dataset[row]
+        return item
+
+
+class Interrupted(Wrapping):
     """A dataset that is asked to stop while it is opened, the first time; then it would take hours."""
 
     def __init__(self, dataset: Any, mark: str) -> None:
-        self.dataset, self.cases = dataset, dataset.cases
+        super().__init__(dataset)
         if not Path(mark).exists():
             Path(mark).touch()
             os.kill(os.getppid() if LAUNCHED in os.environ else os.getpid(), signal.SIGTERM)
             sleep_for_hours()
 
-    def __len__(self) -> int:
-        return len(self.dataset)
 
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        item: tuple[Tensor, Tensor] = self.dataset[row]
-        return item
-
-
-class Stuck(Dataset[tuple[Tensor, Tensor]]):
+class Stuck(Wrapping):
     """A dataset that one of several processes never gets opened."""
 
     def __init__(self, dataset: Any, rank: int) -> None:
-        self.dataset, self.cases = dataset, dataset.cases
+        super().__init__(dataset)
         if os.environ.get("RANK") == str(rank):
             sleep_for_hours()
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        item: tuple[Tensor, Tensor] = self.dataset[row]
-        return item
 
 
 def sleep_for_hours() -> None:

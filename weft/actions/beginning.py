@@ -6,16 +6,17 @@ import contextlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from weft.actions.opening import digest_experiment_data
 from weft.actions.stopping import Asked
 from weft.config import Experiment, dump_yaml, fingerprint
-from weft.data import Data, make_loader
+from weft.data import Data, Manifest, make_loader
 from weft.engine import pick_device
 from weft.engine.processes import find_place
 from weft.engine.run import Run
@@ -153,24 +154,43 @@ def try_out(run: Run, experiment: Experiment, data: Data) -> None:
 def describe_run(directory: RunDirectory, experiment: Experiment, data: Data, threads: int) -> None:
     """Write everything that is known before training: experiment, code, data, splits and provenance (last of all)."""
     manifest = digest_experiment_data(experiment)
-    write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
-    patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
-    write_requirements(directory.requirements)
     directory.write_json(directory.data_file, data.summary())
     directory.write_json(directory.splits_file, data.record())
     directory.write_json(directory.statistics_file, data.statistics)
+    describe_origin(directory, experiment, manifest, threads, {"seed": experiment.seed})
+
+
+def describe_origin(
+    directory: RunDirectory,
+    experiment: Experiment,
+    manifest: Manifest,
+    threads: int,
+    seeds: Mapping[str, int],
+    **further: Any,
+) -> dict[str, Any]:
+    """Write the experiment, its code, what it requires, and the provenance, which is returned.
+
+    Args:
+        directory: of a run or a study, locked.
+        experiment: resolved.
+        manifest: of its data.
+        threads: of an operation.
+        seeds: by what they are for.
+        further: more entries of the provenance.
+    """
+    write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
+    patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
+    write_requirements(directory.requirements)
     extra = {
         "base": str(experiment.base),
         "patches": patches,
         "data": {"digest": manifest.digest, "files": manifest.as_dict()["files"], "undigested": manifest.undigested},
         "run_threads": threads,
         "device": str(pick_device(experiment.run.device)),
+        **further,
     }
     provenance = collect_provenance(
-        fingerprint(experiment, manifest.digest),
-        {"seed": experiment.seed},
-        sys.argv,
-        folder=experiment.base,
-        extra=extra,
+        fingerprint(experiment, manifest.digest), seeds, sys.argv, folder=experiment.base, extra=extra
     )
     directory.write_json(directory.provenance_file, provenance)
+    return provenance

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -127,18 +128,13 @@ def _execute(
             messages_kept(directory),
         ):
             run = _build(directory, experiment, data, observers, interruption, resumed=resumed)
-            try:
+            with _told_and_closed(run):
                 _try_out(run, experiment, data, wanted=not resumed)
                 if not resumed:
                     with outer_randomness_kept():
                         describe_run(directory, experiment, data, threads)
                 result = _drive(run)
                 write_outcome(directory, experiment, run, result)
-            except BaseException as error:
-                run.observers.notify("on_error", error)
-                raise
-            finally:
-                run.close()
             run.observers.notify("on_end", result)
     except torch.OutOfMemoryError as error:
         explained = WeftError(f"out of memory on {device}: {str(error).splitlines()[0]}", MEMORY_HINT)
@@ -151,6 +147,18 @@ def _execute(
     remember(interruption.received)
     report_on(directory)
     return TrainedRun(directory.path, done)
+
+
+@contextmanager
+def _told_and_closed(run: Run) -> Iterator[None]:
+    """Tell the run's observers of an error, and close the run however it ends."""
+    try:
+        yield
+    except BaseException as error:
+        run.observers.notify("on_error", error)
+        raise
+    finally:
+        run.close()
 
 
 def _try_out(run: Run, experiment: Experiment, data: Data, *, wanted: bool) -> None:
@@ -191,14 +199,9 @@ def _follow(experiment: Experiment, place: Place) -> TrainedRun:
             experiment, data, interruption=interruption, observers=[Heartbeat(place.rank, experiment.run.timeout)],
             membership=Membership.of(place),
         )  # fmt: skip
-        try:
+        with _told_and_closed(run):
             _try_out(run, experiment, data, wanted=False)
             result = _drive(run)
-        except BaseException as error:
-            run.observers.notify("on_error", error)
-            raise
-        finally:
-            run.close()
         run.observers.notify("on_end", result)
     remember(interruption.received)
     return TrainedRun(run.path or Path(), {"status": result.status, "scores": result.scores})

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
+from weft.actions.beginning import describe_origin
 from weft.actions.opening import digest_experiment_data, open_experiment_data, threads_of
-from weft.config import Experiment, dump_yaml, fingerprint
-from weft.engine import pick_device
+from weft.config import Experiment
 from weft.federated.site import Site, site_experiment
-from weft.runs import RunDirectory, collect_provenance, snapshot_code, write_atomically, write_requirements
+from weft.runs import RunDirectory
 
 
 def describe_study(
@@ -24,24 +23,9 @@ def describe_study(
         threads: of an operation.
         sites: that take part.
     """
-    manifest = digest_experiment_data(experiment)
-    write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
-    patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
-    write_requirements(directory.requirements)
-    extra = {
-        "base": str(experiment.base),
-        "patches": patches,
-        "data": {"digest": manifest.digest, "files": manifest.as_dict()["files"], "undigested": manifest.undigested},
-        "run_threads": threads,
-        "device": str(pick_device(experiment.run.device)),
-        "sites": {site.name: f"sites/{site.name}" for site in sites},
-    }
     seeds = {"seed": experiment.seed, **{f"seed of {site.name}": site.experiment.seed for site in sites}}
-    provenance = collect_provenance(
-        fingerprint(experiment, manifest.digest), seeds, sys.argv, folder=experiment.base, extra=extra
-    )
-    directory.write_json(directory.provenance_file, provenance)
-    return provenance
+    folders = {site.name: f"sites/{site.name}" for site in sites}
+    return describe_origin(directory, experiment, digest_experiment_data(experiment), threads, seeds, sites=folders)
 
 
 def threads_of_study(experiment: Experiment) -> int:

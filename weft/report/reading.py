@@ -54,8 +54,7 @@ class RunFiles:
     @property
     def dataset(self) -> dict[str, Any]:
         """The experiment's `dataset:`, empty when missing."""
-        value = self.experiment.get("dataset")
-        return value if isinstance(value, dict) else {}
+        return self._section("dataset")
 
     @property
     def group_name(self) -> str:
@@ -88,7 +87,10 @@ class RunFiles:
     @property
     def training(self) -> dict[str, Any]:
         """The experiment's `training:`, empty when missing."""
-        value = self.experiment.get("training")
+        return self._section("training")
+
+    def _section(self, name: str) -> dict[str, Any]:
+        value = self.experiment.get(name)
         return value if isinstance(value, dict) else {}
 
     @property

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.docs.blocks import REPOSITORY
+from tests.docs.notebooks import run_notebook
 from tests.interop.scorch.files import write
 from tests.interop.scorch.test_training import digits
 
@@ -20,18 +18,7 @@ FOLDER = REPOSITORY / "examples" / "scorch"
 
 def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Run a notebook in a folder; what each cell printed or showed."""
-    pytest.importorskip("ipykernel")
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    notebook = nbformat.read(FOLDER / name, as_version=4)
-    nbformat.validate(notebook)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "outputs do not belong into the repository"
-    kernel = nbclient.NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(folder)}})
-    kernel.create_kernel_manager()
-    kernel.km.kernel_spec.argv[0] = sys.executable  # this environment's Python, whatever kernels are installed
-    asyncio.run(kernel.async_execute())
-    return [text_of(cell) for cell in notebook.cells if cell.cell_type == "code"]
+    return [text_of(cell) for cell in run_notebook(f"scorch/{name}", folder, monkeypatch)]
 
 
 def text_of(cell: Any) -> str:
