@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
+from weft.data.samples import Apart
+
 
 @dataclass(slots=True)
 class Batch:
@@ -81,6 +83,8 @@ def stack(values: Sequence[Any]) -> Any:
         return None
     if type(first) is Tensor and get_worker_info() is None:
         return torch.stack(values)  # type: ignore[arg-type]  # default_collate does the same after a search by type
+    if isinstance(first, Apart):
+        return first.together([value.value for value in values])
     if isinstance(first, tuple):
         return tuple(stack(parts) for parts in zip(*values, strict=True))
     return default_collate(list(values))  # in a worker it stacks in shared memory

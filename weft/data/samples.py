@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,19 @@ class Sample:
     inputs: Any
     targets: Any
     spacing: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Apart:
+    """Inputs of a sample that become a batch in a way of their own.
+
+    Args:
+        value: the inputs.
+        together: makes the inputs of a batch from a list of such values.
+    """
+
+    value: Any
+    together: Callable[[list[Any]], Any]
 
 
 class _NoSamples:

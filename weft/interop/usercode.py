@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
+from types import FunctionType
 from typing import Any
 
 from weft.errors import DataError, WeftError
 
 
 def file_of(value: object) -> str:
-    """The file that a class of a user comes from, for messages."""
-    kind = value if isinstance(value, type) else type(value)
+    """The file that a class or function of a user comes from, for messages."""
+    kind = value if isinstance(value, type | FunctionType) else type(value)
     module = sys.modules.get(kind.__module__)
     return str(getattr(module, "__file__", None) or kind.__module__)
 

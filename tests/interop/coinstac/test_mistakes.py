@@ -11,8 +11,7 @@ from torch.utils.data import Dataset, WeightedRandomSampler
 
 from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
 from weft.engine import Strategy
-from weft.errors import CheckpointError, ConfigError, DataError, UsageError, WeftError
-from weft.interop.coinstac import COINNDataHandle
+from weft.errors import CheckpointError, ConfigError, DataError, WeftError
 from weft.interop.coinstac.running import UserCode
 
 
@@ -145,17 +144,6 @@ def test_sites_must_be_told_the_same(tmp_path: Path) -> None:
     write_sites(tmp_path)
     with pytest.raises(ConfigError, match="learning_rate is 0.01 at site local0 and 0.5 at local2"):
         train([site_run(tmp_path, name, **({"learning_rate": 0.5} if name == "local2" else {})) for name in SIZES])
-
-
-class OwnLoader(COINNDataHandle):
-    def get_loader(self, *args: Any, **kw: Any) -> Any:
-        return []
-
-
-def test_loaders_of_a_users_own_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    write_sites(tmp_path)
-    with pytest.raises(UsageError, match="OwnLoader has a get_loader of its own"):
-        site_run(tmp_path, "local0", code=UserCode(Trainer, Patients, OwnLoader))
 
 
 class Missing(Patients):

@@ -390,7 +390,7 @@ class Remote(COINNRemote):
 
 
 class Handle(COINNDataHandle):
-    def get_loader(self, *args, **kw):
+    def next_iter(self, *args, **kw):
         pass
 """
 
@@ -400,7 +400,7 @@ def test_methods_in_a_script_that_is_no_module_are_named_with_their_file(tmp_pat
     names = runpy.run_path(str(tmp_path / "script.py"), run_name="script")
     with pytest.raises(ConfigError, match=r"script\.py:6: Remote\._on_run_end would not be called"):
         require_called(names["Remote"], COINNRemote, REMOTE)
-    with pytest.raises(UsageError, match=r"Handle has a get_loader of its own"):
+    with pytest.raises(UsageError, match=r"Handle has a next_iter of its own"):
         require_plain_loading(names["Handle"])
 
 

@@ -13,6 +13,7 @@ from weft.interop.coinstac.devices import device_of, gpus_of
 from weft.interop.coinstac.handle import COINNDataHandle
 from weft.interop.coinstac.headers import monitored
 from weft.interop.coinstac.items import SPLITS, SiteItems
+from weft.interop.coinstac.loading import Loading
 from weft.interop.coinstac.networks import COINNModel
 from weft.interop.coinstac.task import COINNTask
 from weft.interop.coinstac.trainer import COINNTrainer
@@ -51,6 +52,7 @@ def as_experiment(
     cache: Mapping[str, Any],
     handle: COINNDataHandle,
     splits: Mapping[str, Any],
+    loading: Mapping[str, Loading],
     *,
     seed: int,
     every_step: bool,
@@ -59,14 +61,18 @@ def as_experiment(
 ) -> Experiment:
     """The experiment that a site's arguments describe; model and task are put in when they are made.
 
-    A learner of the user's own takes the batches of a step apart itself; a `training_iteration_local` counts them.
+    `loading` says how the splits are loaded. A learner of the user's own takes the batches of a step apart itself; a
+    `training_iteration_local` counts them.
     """
-    arguments = {name: handle.loader_arguments(name) for name in SPLITS}
+    arguments = {name: loading[name].arguments if name in loading else {} for name in SPLITS}
     train = arguments["train"]
     batch, scored = train.get("batch_size") or cache["batch_size"], cache["batch_size"]
     scored = next(
         (given["batch_size"] for name in ("validation", "test") if (given := arguments[name]).get("batch_size")), scored
     )
+    scored = without_single(int(scored), [len(split) for split in splits.values()])
+    if any(one.collate is not None and len(one.datasets) > 1 for one in loading.values()):
+        scored = 1  # a batch of the user's making cannot be taken apart by files
     samplers: dict[str, Any] = {
         name: given["sampler"] for name, given in arguments.items() if given.get("sampler") is not None
     }
@@ -86,7 +92,7 @@ def as_experiment(
                 "task": COINNTask,
                 "epochs": cache["epochs"],
                 "batch_size": batch,
-                "evaluation_batch_size": without_single(int(scored), [len(split) for split in splits.values()]),
+                "evaluation_batch_size": scored,
                 "drop_last": bool(train.get("drop_last", False)) and items >= batch,  # an only batch is not left out
                 "accumulate": accumulate,
                 "optimizer": OwnOptimizer,

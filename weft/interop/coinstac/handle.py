@@ -17,8 +17,11 @@ from weft.interop.coinstac.splitting import Split, prepare_splits, read_split
 from weft.interop.usercode import file_of
 
 # Of a loader's arguments, those that Weft's loaders have as well; `dataset` is one of the user's own.
-LOADER_ARGUMENTS = ("dataset", "batch_size", "shuffle", "sampler", "drop_last", "num_workers", "pin_memory")
-_OF_TORCH = (*LOADER_ARGUMENTS, "batch_sampler", "timeout", "worker_init_fn")
+LOADER_ARGUMENTS = (
+    "dataset", "batch_size", "shuffle", "sampler", "drop_last", "num_workers", "pin_memory", "collate_fn",
+    "worker_init_fn", "timeout",
+)  # fmt: skip
+_OF_TORCH = (*LOADER_ARGUMENTS, "batch_sampler")
 
 
 class COINNDataHandle:
@@ -129,7 +132,8 @@ class COINNDataHandle:
         return dict(given)
 
     def get_loader(self, handle_key: str = "", use_padded_sampler: bool = False, **kw: Any) -> Any:
-        """A loader of torch's over a dataset, for loops of the user's own; training itself has Weft's loaders.
+        """A loader of torch's over a dataset, for loops of the user's own; training itself has Weft's loaders. An
+        override says how: what it returns is read, and its sampler, sizes and `collate_fn` count.
 
         Args:
             handle_key: the split whose arguments count.
@@ -138,7 +142,9 @@ class COINNDataHandle:
         """
         every = {**self.cache, **self.loader_arguments(str(handle_key)), **kw}
         arguments = {key: every[key] for key in _OF_TORCH if every.get(key) is not None}
-        return DataLoader(collate_fn=safe_collate, **arguments)
+        if arguments.get("sampler") is not None:
+            arguments.pop("shuffle", None)
+        return DataLoader(**{"collate_fn": safe_collate, **arguments})
 
     def begin_step(self, batches: Sequence[Any]) -> None:
         """Have `next_iter` give the batches of a step, as often as `local_iterations` says; a last one may be short."""
@@ -164,15 +170,14 @@ def require_plain_loading(kind: type[COINNDataHandle]) -> None:
     """Refuse what would not be called.
 
     Raises:
-        UsageError: a class of a user's makes loaders of its own.
+        UsageError: a class of a user's takes batches from a loader itself.
     """
-    for name in ("get_loader", "next_iter"):
-        if getattr(kind, name) is not getattr(COINNDataHandle, name):
-            raise UsageError(
-                f"{kind.__name__} has a {name} of its own ({file_of(kind)}); Weft's loaders bring the batches, "
-                "in an order that can be resumed",
-                "say what differs in dataloader_args (sampler, drop_last, …) or in the dataset",
-            )
+    if kind.next_iter is not COINNDataHandle.next_iter:
+        raise UsageError(
+            f"{kind.__name__} has a next_iter of its own ({file_of(kind)}); Weft's loaders bring the batches, "
+            "in an order that can be resumed",
+            "say what differs in get_loader, in dataloader_args (sampler, collate_fn, …) or in the dataset",
+        )
 
 
 def safe_collate(items: list[Any]) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from weft.data import SplitData
-from weft.data.samples import NO_SAMPLES, Sample
+from weft.data.samples import NO_SAMPLES, Apart, Sample
+from weft.interop.coinstac.loading import Loading
 from weft.interop.usercode import called
 
 SPLITS = ("train", "validation", "test")
@@ -22,10 +23,11 @@ class SiteItems:
     Args:
         split: one of `SPLITS`.
         datasets: map-style datasets.
+        collate: makes a batch of a list of items; None for torch's own way.
     """
 
-    def __init__(self, split: str, datasets: Sequence[Any]) -> None:
-        self.split, self.datasets = split, list(datasets)
+    def __init__(self, split: str, datasets: Sequence[Any], collate: Callable[[list[Any]], Any] | None = None) -> None:
+        self.split, self.datasets, self.collate = split, list(datasets), collate
         self.places = [(number, row) for number, one in enumerate(self.datasets) for row in range(len(one))]
 
     def __len__(self) -> int:
@@ -37,7 +39,11 @@ class SiteItems:
         item = called(dataset, f"{type(dataset).__name__}.__getitem__({place})", dataset.__getitem__, place)
         if item is None or (isinstance(item, dict | list | tuple) and not item):
             return NO_SAMPLES
-        return Sample(item, torch.tensor([SPLITS.index(self.split), number]))
+        inputs = item if self.collate is None else Apart(item, self._together)
+        return Sample(inputs, torch.tensor([SPLITS.index(self.split), number]))
+
+    def _together(self, items: list[Any]) -> Any:
+        return called(self.collate, f"collate_fn of {self.split}", self.collate, items)
 
     def cases(self) -> list[str]:
         """Names of the items, for messages: the first text of the entry in `indices`, where there is one."""
@@ -50,10 +56,9 @@ class SiteItems:
         return next((str(part) for part in reversed(parts) if isinstance(part, str)), f"item {row}")
 
 
-def split_data(name: str, found: Any) -> SplitData | None:
-    """The split of what a data handle gave: a dataset, a list of datasets, or None; None where it has no items."""
-    datasets = [one for one in (found if isinstance(found, list | tuple) else [found]) if one is not None]
-    items = SiteItems(name, datasets)
+def split_data(name: str, loading: Loading) -> SplitData | None:
+    """A split of Weft's; None where it has no items."""
+    items = SiteItems(name, loading.datasets, loading.collate)
     if not len(items):
         return None
-    return SplitData(name, items, items.cases(), source=f"{name} items of {type(datasets[0]).__name__}")
+    return SplitData(name, items, items.cases(), source=f"{name} items of {type(loading.datasets[0]).__name__}")

@@ -47,6 +47,7 @@ from weft.interop.coinstac.handle import COINNDataHandle, require_plain_loading
 from weft.interop.coinstac.headers import header_of, labels_of
 from weft.interop.coinstac.items import SPLITS, split_data
 from weft.interop.coinstac.learner import COINNLearner
+from weft.interop.coinstac.loading import Loading, loading_of, require_shares
 from weft.interop.coinstac.overrides import only_alone, require_trainer
 from weft.interop.coinstac.reducing import InProcess
 from weft.interop.coinstac.scores import COINNScores
@@ -136,6 +137,7 @@ class SiteRun:
         self.on_saved: Callable[[], None] = lambda: None
         self.run: Run | None = None
         self.counts: dict[str, int] = {}
+        self.loading: dict[str, Loading] = {}
         self._task: COINNTask | None = None
         self._pretrained: dict[str, torch.Tensor] | None = None
         self._store = CheckpointFolder(folder / "checkpoints", keep=3) if folder is not None else CheckpointMemory()
@@ -176,8 +178,9 @@ class SiteRun:
         state = self._store.load_last()
         data, experiment = self._opened()
         if state is None:
-            if words := words_of(self.cache, self.gpus):
-                self.screen.warn(words)
+            words = [words_of(self.cache, self.gpus), *(text for one in self.loading.values() for text in one.unused)]
+            for text in filter(None, words):
+                self.screen.warn(text)
             self._tell_uncalled()
             self.agreed = yield from counted(self._agree(data, experiment), self.counts, "opening")
         else:
@@ -211,14 +214,16 @@ class SiteRun:
         }
         names = SPLITS if self.cache["mode"] == Mode.TRAIN else ("test",)
         found = {}
+        self.loading = {}
         for name in names:
             made = called(handle, f"the {name} dataset", getters[name], dataset)
-            split = split_data(name, made)
+            self.loading[name] = loading_of(handle, name, made)
+            split = split_data(name, self.loading[name])
             if split is not None:
                 found[name] = split
         return Data(found), as_experiment(
-            self.cache, handle, found, seed=self.seed, every_step=self.every_step, own_learner=self.own_learner,
-            own_iteration=self.alone and steps_itself(self.trainer),
+            self.cache, handle, found, self.loading, seed=self.seed, every_step=self.every_step,
+            own_learner=self.own_learner, own_iteration=self.alone and steps_itself(self.trainer),
         )  # fmt: skip
 
     def _tell_uncalled(self) -> None:
@@ -292,7 +297,13 @@ class SiteRun:
         cache = {**self.cache, **self.pretrain_args, "gpus": self.cache["gpus"]}
         handle, trainer = self._made(cache)
         experiment = as_experiment(
-            cache, handle, data.splits, seed=self.seed, every_step=False, own_iteration=steps_itself(trainer)
+            cache,
+            handle,
+            data.splits,
+            self.loading,
+            seed=self.seed,
+            every_step=False,
+            own_iteration=steps_itself(trainer),
         )
         task = AloneTask(trainer, batches_of_epoch(experiment, data))
         task.gpus, task.screen = self.gpus, self.screen
@@ -310,6 +321,7 @@ class SiteRun:
         if self.own_learner:
             kind = self.code.learner
             learner = called(kind, kind.__name__, kind, trainer=trainer, mp_pool=InProcess())
+            require_shares(self.loading, trainer)
         batches = batches_of_epoch(experiment, data)
         self._task = task = AloneTask(trainer, batches) if self.alone else COINNTask(trainer, learner)
         task.items = {name: split.dataset for name, split in data.splits.items()}
