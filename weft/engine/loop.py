@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Sum
-from weft.engine.events import RunResult
+from weft.engine.drivers import Steps
 from weft.engine.freezing import is_frozen
 from weft.engine.fully_sharded import gathered, spread
 from weft.engine.run import PendingLoss, Run, SplitScores
@@ -41,8 +41,6 @@ from weft.engine.stepping import StepLoss, not_finite, note_trainable, take_step
 from weft.engine.untrained import require_untrained
 from weft.errors import NotFiniteError, Stopped
 from weft.runs import resume_command
-
-Steps = Generator[Collective, Answer, RunResult]
 
 
 def training(run: Run) -> Steps:

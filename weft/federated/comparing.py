@@ -14,7 +14,8 @@ from weft.config import Experiment, PretrainingConfig
 from weft.data import Data, SplitData
 from weft.engine import Membership, Run, Sum, build_run, drive_alone, training
 from weft.engine.collectives import combine
-from weft.engine.loop import Steps, scoring
+from weft.engine.drivers import Steps
+from weft.engine.loop import scoring
 from weft.engine.seeding import outer_randomness_kept
 from weft.errors import UsageError
 from weft.federated.pretraining import pretrained

@@ -20,7 +20,8 @@ from weft.config import Experiment, refuse_while_loading
 from weft.engine import Membership, Participant, Run, RunResult, Together, build_run, pick_device
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
-from weft.engine.loop import Steps, scoring
+from weft.engine.drivers import Steps
+from weft.engine.loop import scoring
 from weft.engine.signals import Interruption
 from weft.engine.weights import load_weights, save_weights
 from weft.errors import UsageError

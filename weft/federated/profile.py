@@ -21,7 +21,7 @@ from torch import Tensor
 
 from weft.engine import Collective, Epoch, Observer, RunResult, Start, Step, Validation
 from weft.engine.collectives import Answer
-from weft.engine.loop import Steps
+from weft.engine.drivers import Steps
 from weft.engine.memory import lifetime_peak
 from weft.engine.run import Run
 from weft.federated.traffic import LARGEST, count_step, summary, trained

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from weft.config import CohortConfig
 from weft.engine import Participant, Together
 from weft.engine.collectives import Answer, CollectiveId
-from weft.engine.drivers import JournalEntry
-from weft.engine.loop import Steps
+from weft.engine.drivers import JournalEntry, Steps
 from weft.errors import CohortError
 from weft.federated.hub import CONTROL, DIGESTS, Hub
 from weft.federated.joining import hello_of

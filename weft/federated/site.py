@@ -18,8 +18,8 @@ from weft.engine import CheckpointFolder, Collective, Membership, Observer, Run,
 from weft.engine.background import BackgroundCheckpoints
 from weft.engine.checkpoints import Boundary
 from weft.engine.collectives import Answer
+from weft.engine.drivers import Steps
 from weft.engine.loaders import batches_of_epoch
-from weft.engine.loop import Steps
 from weft.engine.run import SplitScores
 from weft.engine.seeding import outer_randomness_kept, participant_seed, random_state, seed_everything
 from weft.engine.signals import Interruption

@@ -21,8 +21,9 @@ from weft.data import Data
 from weft.engine import CheckpointFolder, Collective, Membership, Participant, Run, RunResult, build_run, training
 from weft.engine.checkpoint_memory import CheckpointMemory
 from weft.engine.collectives import Answer
+from weft.engine.drivers import Steps
 from weft.engine.loaders import batches_of_epoch
-from weft.engine.loop import Steps, scoring
+from weft.engine.loop import scoring
 from weft.engine.seeding import outer_randomness_kept, participant_seed, random_state, seed_everything
 from weft.engine.state import Position
 from weft.engine.weights import save_weights
