@@ -18,21 +18,22 @@ from weft.actions.scores import write_scores, write_states
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
-from weft.config import Experiment, FederationConfig, fingerprint, refuse_while_loading
+from weft.config import Experiment, fingerprint, refuse_while_loading
 from weft.engine import CheckpointFolder, Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.signals import Interruption
 from weft.engine.weights import save_weights
-from weft.errors import CohortError, ConfigError, MessageRefused, NotFiniteError, Problem, UsageError
+from weft.errors import CohortError, MessageRefused, NotFiniteError, UsageError
+from weft.federated.checking.settings import refuse_settings, refuse_sites, told_with_places
 from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
 from weft.federated.hub import Hub
 from weft.federated.joining import hello_of, settings_of
-from weft.federated.ledger import Ledger, away_before, read_ledger
+from weft.federated.ledger import Ledger, away_after, read_ledger
 from weft.federated.playing import Playing
 from weft.federated.profile import Profile
-from weft.federated.remembering import HubMemory
+from weft.federated.remembering import HubMemory, Moment
 from weft.federated.scenario import Scenario, load_scenario, write_scenario
 from weft.federated.simulation import Sites
 from weft.federated.site import Site, boundaries_in
@@ -96,20 +97,14 @@ def simulate(
         if resume and out is not None and begun_already(out):
             require_same_experiment(out, experiment)
             return _go_on(Path(out), [text for text in overrides if text.startswith("run.")], compare)
-        _require_sites(experiment.federation)
         planned = None
         if scenario is not None:
             planned = load_scenario(scenario, experiment.federation.sites)
-        if folds_of(experiment) is not None:
-            return simulate_folds(experiment, out, _of_fold((), compare, planned))
-        return _begin(experiment, out, compare, planned)
-
-
-def _require_sites(federation: FederationConfig) -> None:
-    sites, wanted = len(federation.sites), federation.cohort.minimum_sites
-    if wanted > sites:
-        message = f"the study has {sites} sites and stops with fewer than {wanted}: it can never begin"
-        raise ConfigError(Problem(message, f"write at most {sites}", ("federation", "cohort", "minimum_sites")))
+        with told_with_places(experiment):
+            refuse_settings(experiment)
+            if folds_of(experiment) is not None:
+                return simulate_folds(experiment, out, _of_fold((), compare, planned))
+            return _begin(experiment, out, compare, planned)
 
 
 def _begin(experiment: Experiment, out: Path | str | None, compare: bool, scenario: Scenario | None) -> TrainedRun:
@@ -157,9 +152,9 @@ def _go_on_with_folds(path: Path, overrides: Sequence[str], compare: bool) -> Tr
 
 @dataclass(frozen=True, slots=True)
 class _Resuming:
-    """The epoch and step where a study goes on, and who was away then."""
+    """The boundary where a study goes on, and who was away then."""
 
-    boundary: tuple[int, int]
+    boundary: Moment
     away: set[str]
 
 
@@ -177,7 +172,7 @@ class _Study:
         assert experiment.federation is not None
         self.directory, self.experiment, self.threads, self.resumed = directory, experiment, threads, resumed
         self.sites: list[Site] = []
-        self.described = resumed
+        self.examined = self.described = resumed
         self.scenario: Scenario | None = None
         if directory.scenario_file.exists():
             self.scenario = load_scenario(directory.scenario_file, experiment.federation.sites)
@@ -262,22 +257,27 @@ class _Study:
                 ],
             )  # fmt: skip
             self.sites.append(site)
-            if resuming is not None:
-                site.until = resuming.boundary
         if resuming is not None:
-            _, step = resuming.boundary
-            planned = self.scenario.away(step, begun=True) if self.scenario is not None else set()
+            planned = self.scenario.away(resuming.boundary[1], begun=True) if self.scenario is not None else set()
             self.back = resuming.away - planned
 
     def _resuming(self) -> _Resuming | None:
-        """The newest boundary that all have saved who were there, as the ledger tells; None where there is none."""
-        folders = {name: RunDirectory(self.directory.sites / name).checkpoints for name in self.hub.names}
-        saved = {name: boundaries_in(CheckpointFolder(path)) for name, path in folders.items() if path.is_dir()}
+        """The newest boundary that all have saved who were there, as the ledger tells; None where there is none. What
+        they saved later is given up, before anything is saved again.
+        """
+        paths = {name: RunDirectory(self.directory.sites / name).checkpoints for name in self.hub.names}
+        folders = {name: CheckpointFolder(path) for name, path in paths.items() if path.is_dir()}
+        saved = {name: boundaries_in(folder) for name, folder in folders.items()}
         rows = list(read_ledger(self.directory.ledger_file))
+        events = self.memory.events() if any(saved.values()) else {}
         for boundary in sorted(set().union(*saved.values()), reverse=True):
-            away = away_before(rows, *boundary) & saved.keys()
+            away = away_after(rows[: events.get(boundary)]) & saved.keys()
             if all(boundary in saved[name] for name in saved if name not in away):
-                self.ledger.go_back(self.memory.go_back(*boundary))
+                self.memory.go_back(boundary)
+                for name, folder in folders.items():
+                    for later in (one for moment, one in saved[name].items() if moment > boundary):
+                        folder.give_up(later)
+                self.ledger.go_back(events[boundary])
                 return _Resuming(boundary, away)
         if not all(saved.values()):  # it begins anew
             self.ledger.go_back(0)
@@ -313,12 +313,14 @@ class _Study:
             raise CohortError(error.message, hint) from error
 
     def _before_training(self) -> None:
-        """See whether the scenario fits, as soon as all know how long they will train; write what is known before
-        training: from here on the study can be resumed.
+        """See whether settings and scenario fit, as soon as all know how long they will train; write what is known
+        before training: from here on the study can be resumed.
         """
-        if self.scenario is not None and all(site.run is not None for site in self.sites):
-            longest = max(site.built.steps_per_epoch for site in self.sites)
-            self.scenario.require_within(longest * self.experiment.training.epochs)
+        if not self.examined and all(site.run is not None for site in self.sites):
+            steps = refuse_sites(self.experiment, self.sites)
+            if self.scenario is not None:
+                self.scenario.require_within(steps)
+            self.examined = True
         if all(site.described for site in self.sites):
             self._describe()
 

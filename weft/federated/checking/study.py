@@ -14,10 +14,11 @@ from weft.engine.determinism import reproducible
 from weft.engine.loaders import batches_of_epoch
 from weft.errors import WeftError
 from weft.federated.agreeing import epoch_of, told_by_all
-from weft.federated.checking.asked import check_cells, check_cohort, check_demands, check_robust
+from weft.federated.checking.asked import check_demands
 from weft.federated.checking.between import check_same_files, check_same_items, check_same_people
 from weft.federated.checking.classes import check_label_sets
 from weft.federated.checking.model import StudyModelCheck, try_forward
+from weft.federated.checking.settings import check_cells, check_settings, check_with_sites
 from weft.federated.checking.sites import SitesData, joined_findings
 from weft.federated.checking.traffic import Traffic, measure_traffic, opening_of
 from weft.federated.checking.unlike import check_epochs, check_forms, check_scales, check_sizes
@@ -56,7 +57,7 @@ class _StudyCheck:
     def run(self) -> None:
         """All checks, as far as one does not need what another found broken."""
         strategy = self._strategy()
-        check_cohort(self.study, self.findings)
+        check_settings(self.study, strategy, self.findings)
         self.sites.read(self.patience.looking)
         raw = {
             f"{name}: {split}": part for name, place in self.sites.places.items() for split, part in place.raw.items()
@@ -75,7 +76,7 @@ class _StudyCheck:
             return
         self.report.looked_at = {name: seen.describe() for name, seen in self.sites.looked.items()}
         self._check_between(strategy)
-        self._check_batches()
+        self._check_batches(strategy)
         self._describe()
         if not prevents_training(self.report) and self.batches:
             self._try_model(strategy)
@@ -104,15 +105,13 @@ class _StudyCheck:
         check_same_items(places, findings)
         check_same_files(places, findings, self.patience.looking)
         check_same_people(places, findings)
-        check_cells(self.study, {name: place.looked for name, place in places.items()}, findings)
-        if strategy is not None:
-            check_robust(strategy, len(self.sites.training_items), findings)
+        check_cells(self.study, {name: _classes_in(place) for name, place in places.items()}, findings)
         equal_votes = getattr(innermost(strategy), "aggregate", "sum") != "sum" if strategy is not None else False
         check_sizes(self.sites.training_items, findings, equal_votes=equal_votes)
         self.odd = check_forms(places, self.sites.shapes, findings)
         check_scales(places, findings)
 
-    def _check_batches(self) -> None:
+    def _check_batches(self, strategy: Strategy | None) -> None:
         if not self.sites.training_items:
             self.findings.error(
                 "no training split", "all sites", "there is nothing to train on",
@@ -131,6 +130,10 @@ class _StudyCheck:
                 own[name].raised("batches", "dataset.samplers", error)
         self.findings.extend(joined_findings(own))
         check_epochs(self.study, self.batches, self.findings)
+        if strategy is not None and self.batches and not self.sites.broken:
+            epoch, _ = epoch_of(self.federation.uneven, list(self.batches.values()))
+            steps = -(-epoch // self.study.training.accumulate)
+            check_with_sites(self.study, strategy, self.batches, steps, self.findings)
 
     def _describe(self) -> None:
         """What the study is made of, for people and programs."""
@@ -226,3 +229,11 @@ class _StudyCheck:
         for name, opening in opening_of(self.sites.counts).items():
             if name in self.report.study["sites"]:
                 self.report.study["sites"][name]["bytes"] = (traffic.study + opening).as_dict()
+
+
+def _classes_in(place: Place) -> dict[str, list[int]]:
+    """By split how often each class occurs; none where targets are no classes, or not all were looked at."""
+    return {
+        split: list(seen.targets.holders.values()) if seen.complete and seen.targets is not None else []
+        for split, seen in place.looked.items()
+    }
