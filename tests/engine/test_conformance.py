@@ -185,15 +185,15 @@ def _train_pooled(epochs: int) -> dict[str, torch.Tensor]:
         start += size
     torch.manual_seed(5)
     model = site_experiment(0, 10).namespace().build(site_experiment(0, 10).model.component, "model")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)  # type: ignore[attr-defined]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     for epoch in range(epochs):
         for batches in zip_longest(*(loader.epoch(epoch) for loader in loaders)):
             present = [batch for batch in batches if batch is not None]
             inputs, targets = torch.cat([b.inputs for b in present]), torch.cat([b.targets for b in present])
             optimizer.zero_grad()
-            functional.cross_entropy(model(inputs), targets).backward()  # type: ignore[operator]
+            functional.cross_entropy(model(inputs), targets).backward()
             optimizer.step()
-    return model.state_dict()  # type: ignore[attr-defined]
+    return model.state_dict()
 
 
 def test_an_interruption_at_one_participant_stops_all_and_resumes_exactly(strategy: Callable[[], Strategy]) -> None:

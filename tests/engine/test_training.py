@@ -235,12 +235,12 @@ def test_validation_every_other_epoch_and_always_at_the_end() -> None:
 def test_frozen_parameters_do_not_move_until_they_are_thawed() -> None:
     model = {"component": PLAIN, "freeze": ["layers.0.*"], "unfreeze": {3: ["layers.0.*"]}}
     run = build(small_experiment(model=model, epochs=3))
-    first = run.state.model.layers[0].weight.detach().clone()  # type: ignore[index, union-attr, operator]
+    first = run.state.model.layers[0].weight.detach().clone()  # type: ignore[index, union-attr]
     moved: list[bool] = []
 
     class Watch(Observer):
         def on_epoch(self, epoch: Epoch) -> None:
-            moved.append(not torch.equal(first, run.state.model.layers[0].weight))  # type: ignore[index, union-attr, arg-type]
+            moved.append(not torch.equal(first, run.state.model.layers[0].weight))  # type: ignore[index, union-attr]
 
     run.observers.observers.append(Watch())
     drive_alone(training(run))

@@ -54,7 +54,7 @@ def examples() -> dict[str, Message]:
     found = {}
     for numbers in ("whole", "fp32", "bf16", "fp16"):
         for sparse in (False, True):
-            encoding = Encoding(numbers, sparse)  # type: ignore[arg-type]
+            encoding = Encoding(numbers, sparse)
             asked = Sum("gradients main", tensors_of(encoding), encoding=encoding)
             found[f"sum-{numbers}{'-sparse' if sparse else ''}"] = ask_of(asked, **where)  # type: ignore[arg-type]
     gathered = Gather("factors main", [torch.arange(6.0).reshape(2, 3), torch.tensor([2])])

@@ -185,7 +185,7 @@ def test_rounding_twice_gives_the_same_as_once(tensor: Tensor) -> None:
     for numbers in ("fp32", "bf16", "fp16"):
         once = rounded(tensor, numbers)
         assert bits(rounded(once, numbers)) == bits(once)
-        message = ask_of(Sum("a", [once], encoding=Encoding(numbers)), **WHERE)  # type: ignore[arg-type]
+        message = ask_of(Sum("a", [once], encoding=Encoding(numbers)), **WHERE)
         assert_same(decode(encode(message)).tensors, [once])
 
 

@@ -201,7 +201,7 @@ def test_a_sites_own_report_shows_its_curve_beside_that_of_all(done: Path) -> No
     history = list(read_rows(done / "history.csv"))
     pooled = sum(  # losses of steps in which a site has fewer batches weigh by its items
         list(read_rows(done / "sites" / name / "own.csv"))[-1]["train_loss"]
-        * _result(done)["sites"][name]["items"]["train"]  # type: ignore[operator]
+        * _result(done)["sites"][name]["items"]["train"]
         for name in SIZES
     ) / sum(_result(done)["sites"][name]["items"]["train"] for name in SIZES)
     assert pooled == pytest.approx(float(history[-1]["train_loss"]), rel=1e-6)

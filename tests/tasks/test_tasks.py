@@ -110,7 +110,7 @@ def test_too_few_outputs_for_the_classes_are_named() -> None:
 
 def test_segmentation_targets_fit_the_loss() -> None:
     task = Segmentation(classes=2)
-    task.setup(nn.CrossEntropyLoss(), None)  # type: ignore[arg-type]
+    task.setup(nn.CrossEntropyLoss(), None)
     batch = batch_of(torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4))
     assert task.targets_for_loss(torch.zeros(2, 2, 4, 4), batch).shape == (2, 4, 4)
     task.setup(lambda outputs, targets: outputs.sum(), None)
@@ -121,7 +121,7 @@ def test_segmentation_targets_fit_the_loss() -> None:
 
 def test_a_loss_that_sums_is_refused() -> None:
     with pytest.raises(ConfigError, match="reduction 'sum'"):
-        Classification().setup(nn.CrossEntropyLoss(reduction="sum"), ["a", "b"])  # type: ignore[arg-type]
+        Classification().setup(nn.CrossEntropyLoss(reduction="sum"), ["a", "b"])
 
 
 def test_soft_dice_decomposes_over_items() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from weft.config import Experiment, load_experiment, resolve, to_dict
 from weft.data import Data, Manifest, check_targets, digest_data, fold_count, make_loader, open_data
+from weft.data.targets import TargetKind
 from weft.engine.determinism import choose_threads
 from weft.errors import ConfigError, RunDirectoryError, UsageError
 from weft.runs import RunDirectory, is_run, resume_command
@@ -80,9 +81,10 @@ def _opened(
 ) -> OpenedRun:
     if not directory.provenance_file.exists():
         _refuse_folds(directory)
+        begin = "weft federate simulate" if directory.sites.is_dir() else "weft train"
         raise RunDirectoryError(
             f"{directory.path} has no provenance.json: the run ended before its training began",
-            "there is nothing to go on from: begin it with weft train FILE --out RUN --resume",
+            f"there is nothing to go on from: begin it with {begin} FILE --out RUN --resume",
         )
     provenance = directory.read_json(directory.provenance_file)
     patches = [str(directory.path / stored) for stored in provenance.get("patches", {}).values()]
@@ -182,9 +184,11 @@ def refuse_study(experiment: Experiment) -> None:
         )
 
 
-def target_kind_of(experiment: Experiment) -> Any:
+def target_kind_of(experiment: Experiment) -> TargetKind:
     """What targets are for the experiment's task: "class", "number" or "auto"."""
-    return getattr(experiment.namespace().find(experiment.training.task, "task"), "target_kind", "auto")
+    task = experiment.namespace().find(experiment.training.task, "task")
+    kind: TargetKind = getattr(task, "target_kind", "auto")
+    return kind
 
 
 def digest_experiment_data(experiment: Experiment, *, only_cached: bool = False) -> Manifest:

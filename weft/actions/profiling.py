@@ -25,7 +25,7 @@ from weft.data import Data
 from weft.engine import CheckpointFolder, Membership, Observer, RunResult, build_run, drive_alone, pick_device
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
-from weft.engine.events import Validation
+from weft.engine.events import Step, Validation
 from weft.engine.loop import prepare_modules, train_epoch
 from weft.engine.memory import PeakMemory
 from weft.engine.phases import PHASES, Clock, measured, timed_exchange, watched
@@ -337,7 +337,7 @@ def train_steps(run: Run, count: int) -> Exchange:
 class _Items(Observer):
     items = 0
 
-    def on_step(self, step: Any) -> None:
+    def on_step(self, step: Step) -> None:
         self.items += step.items
 
 

@@ -96,7 +96,8 @@ def plain_copy(value: Any) -> Any:
 
 def as_written(experiment: Experiment) -> dict[str, Any]:
     """An experiment or section as dicts and lists that overrides can be written into; components stay what they are."""
-    return _dissolve(experiment)  # type: ignore[no-any-return]
+    written: dict[str, Any] = _dissolve(experiment)
+    return written
 
 
 def _dissolve(value: Any) -> Any:

@@ -51,9 +51,10 @@ class Namespace:
         if kind not in SOURCES:
             raise ValueError(f"unknown kind of component {kind!r}; kinds are {', '.join(KINDS)}")
         try:
-            return self._find(component, kind)  # type: ignore[no-any-return]
+            found: Callable[..., Any] = self._find(component, kind)
         except ConfigError as error:
             raise ConfigError([_placed(problem, component) for problem in error.problems]) from error
+        return found
 
     def _find(self, component: Component, kind: str) -> Any:
         if component.target is not None:

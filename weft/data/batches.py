@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Batch:
 _AXES_OF_FORMAT = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
-def map_tensors(value: Any, function: Any) -> Any:
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     """`value` with `function` applied to each tensor inside tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return function(value)

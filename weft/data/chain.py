@@ -26,10 +26,10 @@ class Chain:
         return len(self.transforms)
 
     def __call__(self, item: Item) -> Item | list[Item]:
-        result: Any = item
+        result: Item | list[Item] = item
         for transform in self.transforms:
             result = _apply(transform, result)
-        return result  # type: ignore[no-any-return]
+        return result
 
 
 def _apply(transform: Callable[[Any], Any], item: Any) -> Any:

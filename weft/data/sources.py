@@ -241,7 +241,8 @@ def _strata(part: Part) -> list[Any] | None:
     ]
     several = [column for column in part.of("target") if not column.is_path and column.values.dtype.is_floating_point]
     if columns and columns[0].values.dim() == 1:
-        return columns[0].values.tolist()  # type: ignore[no-any-return]
+        classes: list[Any] = columns[0].values.tolist()
+        return classes
     marks = [column.values.reshape(len(part), -1).tolist() for column in several]
     if marks and all(value in (0.0, 1.0) for rows in marks for row in rows for value in row):
         return [str([column[row] for column in marks]) for row in range(len(part))]

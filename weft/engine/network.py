@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,9 @@ from weft.engine.weights import load_pretrained
 from weft.errors import ConfigError
 from weft.tasks import Task
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 
 @dataclass(frozen=True, slots=True)
 class Network:
@@ -39,7 +42,7 @@ class Network:
     model: nn.Module
     prepared: nn.Module
     strategy: Strategy | None
-    mesh: Any
+    mesh: DeviceMesh | None
 
 
 def build_network(

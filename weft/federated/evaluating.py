@@ -152,7 +152,7 @@ class _TestedSite(Site):
         if run.state.average is not None:
             run.state.average.module.load_state_dict(run.state.model.state_dict())
 
-    def _statistics(self, classes: list[str] | None) -> Any:
+    def _statistics(self, classes: list[str] | None) -> Generator[Collective, Answer, dict[str, Any]]:
         return (yield from super()._statistics(classes)) if self._known is None else self._known
 
 

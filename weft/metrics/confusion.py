@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from weft.errors import UsageError
 from weft.metrics.formulas import PER_CLASS, Array, Counts, costs, kappa, label_score, ratio
-from weft.metrics.values import Accumulator, BatchView, added, host, out_of_range
+from weft.metrics.values import Accumulator, BatchView, Request, Setting, added, host, out_of_range
 
 SMALL = 1 << 14  # up to so many cells a bincount per batch costs less than scattered additions
 
@@ -18,7 +18,7 @@ SMALL = 1 << 14  # up to so many cells a bincount per batch costs less than scat
 class ConfusionScores(Accumulator):
     """Scores of label counts; what is shared by the matrix of single labels and the tables of many."""
 
-    def __init__(self, setting: Any, requests: Sequence[Any]) -> None:
+    def __init__(self, setting: Setting, requests: Sequence[Request]) -> None:
         super().__init__(setting, requests)
         for request in self.requests:
             _check(request.name, request.arguments)
@@ -31,7 +31,7 @@ class ConfusionScores(Accumulator):
         counts = self.counts(states)
         return {request.key: self._value(request.name, request.arguments, counts, states) for request in self.requests}
 
-    def _value(self, name: str, arguments: Any, counts: Counts, states: Sequence[Array]) -> float:
+    def _value(self, name: str, arguments: Mapping[str, Any], counts: Counts, states: Sequence[Array]) -> float:
         if name == "exact_match":
             return float(ratio(states[1][0], states[1][1]))
         if name == "kappa":
@@ -130,7 +130,7 @@ class LabelTables(ConfusionScores):
 _CHOICES = {"average": ("auto", "macro", "micro", "weighted"), "weights": ("none", "linear", "quadratic")}
 
 
-def _check(name: str, arguments: Any) -> None:
+def _check(name: str, arguments: Mapping[str, Any]) -> None:
     for argument, value in arguments.items():
         if argument in _CHOICES and value not in _CHOICES[argument]:
             raise UsageError(f"metric '{name}': {argument} is {value!r}", f"it can be {', '.join(_CHOICES[argument])}")

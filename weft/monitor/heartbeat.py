@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TextIO
+from typing import Literal, Self, TextIO
 
-from weft.engine.events import Observer, Start, Step, Validation
+from weft.engine.events import Observer, RunResult, Start, Step, Validation
 from weft.errors import EXIT_FAILED, ExchangeError, ExchangeTimeout, WeftError
 from weft.monitor.logfile import words_of
 
@@ -245,7 +245,7 @@ class Heartbeat(Observer):
             self._signs.tell(Failure.of(self._rank, error))
         self._close()
 
-    def on_end(self, result: Any) -> None:
+    def on_end(self, result: RunResult) -> None:
         self._close()
 
     def _watch(self) -> None:

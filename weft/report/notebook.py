@@ -78,7 +78,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _alone(svg: str) -> str:
     """A figure with the style and the title that the report's page would give it."""
-    width, height = (float(size) for size in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())  # type: ignore[union-attr]
+    box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert box is not None
+    width, height = map(float, box.groups())
     caption = f'<text class="name" x="4" y="-8" style="font-weight:600">{escape(_title(svg))}</text>'
     opened = svg.replace(
         f'viewBox="0 0 {width:g} {height:g}"',

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -13,6 +13,7 @@ from weft.errors import DataError, RunDirectoryError
 from weft.metrics.casetable import CaseTable, joined_cases, read_cases
 from weft.runs import Row, RunDirectory, is_run, mask, parse_yaml, read_json, read_rows
 
+Content = TypeVar("Content")
 _LONGEST_TEXT = 120_000  # characters of a configuration that are shown
 _MOST_STEPS = 4_000  # rows of steps.csv that are kept for the figure
 _LARGEST_TABLE = 200_000_000  # bytes of a table of cases that are read
@@ -152,7 +153,7 @@ def _read_divisions(files: RunFiles) -> list[dict[str, Any]]:
     found = []
     for site, holder in holders_of(files.directory):
         if holder.splits_file.exists():
-            content = _or_note(files, lambda file=holder.splits_file: read_json(file))  # type: ignore[misc]
+            content = _or_note(files, read_json, holder.splits_file)
             if isinstance(content, dict):
                 found.append(_at_site(content, site) if site else content)
     return found
@@ -211,7 +212,7 @@ def _read_object(files: RunFiles, file: Path) -> dict[str, Any]:
     if not file.exists():
         files.notes.append(f"{file.name} is missing: {_MEANING[file.name]}")
         return {}
-    value = _or_note(files, lambda: read_json(file))
+    value = _or_note(files, read_json, file)
     if value is not None and not isinstance(value, dict):
         files.notes.append(f"{file.name} is not a JSON object")
     return value if isinstance(value, dict) else {}
@@ -228,13 +229,21 @@ _MEANING = {
 def _read_tables(files: RunFiles, *, steps: bool) -> None:
     run = files.directory
     if run.history_file.exists():
-        files.history = _or_note(files, lambda: list(read_rows(run.history_file))) or []
+        files.history = _or_note(files, _rows, run.history_file) or []
     elif not files.result.get("tested"):
         files.notes.append("history.csv is missing: no epoch was completed")
     if run.own_history_file.exists():
-        files.own = _or_note(files, lambda: list(read_rows(run.own_history_file))) or []
+        files.own = _or_note(files, _rows, run.own_history_file) or []
     if steps and run.steps_file.exists():
-        files.steps = _or_note(files, lambda: sampled(read_rows(run.steps_file), _MOST_STEPS)) or []
+        files.steps = _or_note(files, _few_rows, run.steps_file) or []
+
+
+def _rows(file: Path) -> list[Row]:
+    return list(read_rows(file))
+
+
+def _few_rows(file: Path) -> list[Row]:
+    return sampled(read_rows(file), _MOST_STEPS)
 
 
 def sampled(rows: Iterable[Row], most: int) -> list[Row]:
@@ -252,7 +261,7 @@ def sampled(rows: Iterable[Row], most: int) -> list[Row]:
 def _read_scores(files: RunFiles) -> None:
     folder = files.directory.scores
     for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
-        content = _or_note(files, lambda file=file: read_json(file))  # type: ignore[misc]
+        content = _or_note(files, read_json, file)
         if isinstance(content, dict):
             files.scores[str(content.get("split") or file.stem)] = content
     if not files.scores and files.result.get("status") == "finished":
@@ -269,15 +278,15 @@ def read_case_table(files: RunFiles, split: str) -> None:
     if sum(file.stat().st_size for _, file in found) > _LARGEST_TABLE:
         files.notes.append(f"{name} is too large to be read for a report: there are no intervals")
         return
-    tables = [(site, _or_note(files, lambda file=file: read_cases(file))) for site, file in found]  # type: ignore[misc]
+    tables = [(site, _or_note(files, read_cases, file)) for site, file in found]
     held = [(site, table) for site, table in tables if table is not None]
     if held:
         files.cases[split] = joined_cases(held) if held[0][0] else held[0][1]
 
 
-def _or_note(files: RunFiles, read: Callable[[], Any]) -> Any:
+def _or_note(files: RunFiles, read: Callable[[Path], Content], file: Path) -> Content | None:
     try:
-        return read()
+        return read(file)
     except (RunDirectoryError, DataError) as error:
         files.notes.append(error.message)
         return None

@@ -310,7 +310,7 @@ class Seldom(COINNLearner):
 class Telling(Trainer):
     """Says something more to the reducer; names of arguments are its own."""
 
-    def on_iteration_end(self, batch: int, epoch: int, its: dict[str, Any]) -> Any:  # type: ignore[override]
+    def on_iteration_end(self, batch: int, epoch: int, its: dict[str, Any]) -> Any:
         return {"number": batch}
 
 

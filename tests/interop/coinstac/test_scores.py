@@ -179,7 +179,7 @@ class Items(COINNMetrics):
 class Silent(Items):
     """Another that does not say how sites are combined."""
 
-    reduce_sites = COINNMetrics.reduce_sites  # type: ignore[assignment]
+    reduce_sites = COINNMetrics.reduce_sites
 
 
 def test_it_is_found_out_whether_states_are_sums() -> None:

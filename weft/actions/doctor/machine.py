@@ -138,7 +138,8 @@ def _open_files() -> tuple[int | None, int | None]:
     except ImportError:  # Windows has no such limit
         return None, None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return tuple(None if value == resource.RLIM_INFINITY else value for value in (soft, hard))  # type: ignore[return-value]
+    endless = resource.RLIM_INFINITY
+    return (None if soft == endless else soft), (None if hard == endless else hard)
 
 
 def _memory(name: str) -> int | None:

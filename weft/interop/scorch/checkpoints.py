@@ -41,7 +41,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with torch.serialization.safe_globals(list(_scalars())):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint {path}", "check --checkpoint") from error
     except UnpicklingError as error:
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is no checkpoint of scorch: it has no {' and no '.join(missing)}",
             f"its keys are {', '.join(KEYS)}",
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def restore_network(network: nn.Module, path: Path) -> None:
