@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,22 +12,26 @@ import pytest
 import torch
 from torch import nn
 
+from weft.errors import ConfigError
 from weft.interop.coinstac import COINNTrainer, utils
-from weft.interop.coinstac.aliasing import _Finder
+from weft.interop.coinstac.aliasing import _Finder, advice, install
+from weft.interop.coinstac.data import COINNPaddedDataSampler
+from weft.interop.coinstac.datautils import create_k_fold_splits, create_ratio_split, split_place_holder
 from weft.interop.coinstac.losses import dice_loss_binary
+from weft.interop.coinstac.metrics import AUCROCMetrics
 from weft.interop.coinstac.utils.tensorutils import safe_concat
 from weft.interop.coinstac.vision.plotter import plot_progress
 
 NODES = ["COINNLocal", "COINNRemote"]
 NAMES = {
-    "": ["COINNDataset", "COINNDataHandle", "COINNLearner", "COINNReducer", "COINNTrainer", *NODES],
+    "": ["COINNDataset", "COINNDataHandle", "COINNLearner", "COINNReducer", "COINNTrainer", "PooledTrainer", *NODES],
     "config": ["CUDA_AVAILABLE", "NUM_GPUS", "boolean_string", "current_seed", "grad_file_ext", "grads_file",
                "avg_grads_file", "max_size", "metrics_eps", "metrics_num_precision", "score_delta", "score_high",
-               "score_low", "weights_file"],
+               "score_low", "weights_file", "gpu_available", "num_gpus", "grad_precision_bit", "min_batch_size"],
     "config.keys": ["AGG_Engine", "GatherMode", "Key", "Mode", "Phase"],
-    "data": ["COINNDataset", "COINNDataHandle", "safe_collate"],
+    "data": ["COINNDataset", "COINNDataHandle", "COINNPaddedDataSampler", "safe_collate"],
     "data.data": ["COINNDataset"],
-    "data.datautils": ["init_k_folds"],
+    "data.datautils": ["create_k_fold_splits", "create_ratio_split", "init_k_folds", "split_place_holder"],
     "distrib": ["COINNLearner", "COINNReducer", *NODES],
     "distrib.learner": ["COINNLearner"],
     "distrib.reducer": ["COINNReducer"],
@@ -34,10 +39,11 @@ NAMES = {
     "distrib.nodes.local": NODES[:1],
     "distrib.nodes.remote": NODES[1:],
     "io": ["COINPyService"],
-    "metrics": ["AUCROCMetrics", "COINNAverages", "COINNMetrics", "ConfusionMatrix", "Prf1a"],
+    "metrics": ["AUCROCMetrics", "COINNAverages", "COINNMetrics", "ConfusionMatrix", "Prf1a", "SerializableMetrics"],
     "metrics.metrics": ["COINNMetrics", "Prf1a"],
     "metrics.loss": ["dice_loss_binary"],
-    "nn": ["NNTrainer"],
+    "nn": ["NNTrainer", "PooledTrainer"],
+    "nn.pooled": ["PooledTrainer"],
     "nn.basetrainer": ["NNTrainer"],
     "nodes": NODES,
     "site_runner": ["SiteRunner"],
@@ -71,6 +77,37 @@ def test_names_of_the_original_are_there(module: str) -> None:
 def test_what_is_not_there_is_told() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"vision.imageutils has no counterpart"):
         imported("vision.imageutils")
+
+
+@pytest.mark.parametrize(
+    ("statement", "hint"),
+    [
+        ("from coinstac_dinunet.distrib.rankdad import DADLearner", "write agg_engine: rankDAD"),
+        ("import coinstac_dinunet.distrib.powersgd", "write agg_engine: powerSGD"),
+        ("from coinstac_dinunet.distrib.nodes.remote import EmptyDataHandle", "gets a data handle without data"),
+        ("from coinstac_dinunet.data import nothing", "docs/coinstac.md lists what is there"),
+        ("import torch_of_old", ""),
+    ],
+)
+def test_a_name_that_cannot_be_imported_is_told_with_what_to_write(
+    statement: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = dict(sys.modules)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    try:
+        with pytest.raises(ImportError) as raised:
+            exec(statement)
+        first = "simulate with --alias" if "coinstac" in statement else ""
+        assert advice(raised.value).startswith(first)
+        install()
+        with pytest.raises(ImportError) as raised:
+            exec(statement)
+        assert hint in advice(raised.value)
+        assert bool(advice(raised.value)) == bool(hint)
+    finally:
+        for name in set(sys.modules) - set(known):
+            if name.partition(".")[0] in ("coinstac", "coinstac_dinunet"):
+                del sys.modules[name]
 
 
 def test_the_trainer_is_known_by_both_names() -> None:
@@ -119,3 +156,37 @@ def test_the_dice_loss_is_none_for_the_mask_itself() -> None:
     assert float(dice_loss_binary(1 - mask, mask)) == pytest.approx(1 - 1 / 5)
     twice = dice_loss_binary(torch.ones(2, 2), mask, beta=2), dice_loss_binary(torch.ones(2, 2), mask)
     assert twice[0] > twice[1]  # one item too many, which counts more
+
+
+def test_a_padded_sampler_fills_the_last_batch_with_the_first_rows() -> None:
+    assert [*COINNPaddedDataSampler(range(5), 4)] == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert [*COINNPaddedDataSampler(range(2), 5)] == [0, 1, 0, 1, 0]
+    assert [*COINNPaddedDataSampler(range(5), 4, drop_last=True)] == [0, 1, 2, 3]
+    mixed = COINNPaddedDataSampler(range(6), 4, seed=1, shuffle=True)
+    first = [*mixed]
+    mixed.set_epoch(1)
+    assert (len(mixed), len(first), sorted(set(first))) == (8, 8, [*range(6)])
+    assert [*mixed] != first
+
+
+def test_files_are_divided_by_the_helpers_of_the_original(tmp_path: Path) -> None:
+    files = [f"f{number}" for number in range(10)]
+    ordered = create_ratio_split(files, {"split_ratio": [0.6, 0.2, 0.2]}, shuffle_files=False)
+    assert ordered == {"train": files[:6], "validation": files[6:8], "test": files[8:]}
+    only = create_ratio_split(files, {"split_ratio": [1], "first_key": "test"})
+    assert only is not None
+    assert (sorted(only["test"]), only["train"]) == (files, [])
+    with pytest.raises(ConfigError, match="first_key is 'tests'"):
+        create_ratio_split(files, {"split_ratio": [1], "first_key": "tests"})
+    create_k_fold_splits(files, {"num_folds": 5, "split_dir": str(tmp_path)}, name="FOLD")
+    split_place_holder(None, {"split_dir": str(tmp_path)})
+    assert len(list(tmp_path.glob("FOLD_*.json"))) == 5
+    tested = [name for file in tmp_path.glob("FOLD_*.json") for name in json.loads(file.read_text())["test"]]
+    assert sorted(tested) == files
+    assert json.loads((tmp_path / "empty_split.json").read_text())["train"] == []
+
+
+def test_what_scores_in_bins_do_not_keep_is_told() -> None:
+    with pytest.raises(AttributeError, match="no item's probability is kept"):
+        AUCROCMetrics().probabilities
+    assert not hasattr(AUCROCMetrics(), "anything")

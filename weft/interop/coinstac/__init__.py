@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from weft.interop.coinstac.handle import COINNDataHandle
     from weft.interop.coinstac.learner import COINNLearner
     from weft.interop.coinstac.nodes import COINNLocal, COINNRemote
+    from weft.interop.coinstac.pooled import PooledTrainer
     from weft.interop.coinstac.reducer import COINNReducer
     from weft.interop.coinstac.trainer import COINNTrainer
 
@@ -23,6 +24,7 @@ __all__ = [
     "COINNReducer",
     "COINNRemote",
     "COINNTrainer",
+    "PooledTrainer",
 ]
 # Looked up when they are asked for: the simulator needs none of them, nor torch.
 _PLACES = {
@@ -33,6 +35,7 @@ _PLACES = {
     "COINNReducer": "reducer",
     "COINNRemote": "nodes",
     "COINNTrainer": "trainer",
+    "PooledTrainer": "pooled",
 }
 _MODULES = (
     "config",

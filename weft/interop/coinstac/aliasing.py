@@ -19,8 +19,31 @@ MOVED = {
     "nodes": "", "nodes.local": "", "nodes.remote": "", "distrib": "", "distrib.nodes": "", "distrib.nodes.local": "",
     "distrib.nodes.remote": "", "distrib.local": "", "distrib.remote": "", "distrib.learner": "learner",
     "distrib.reducer": "reducer", "metrics.metrics": "metrics", "metrics.loss": "losses", "data.data": "data",
-    "data.datautils": "datautils", "nn.basetrainer": "nn", "utils.utils": "utils",
+    "data.datautils": "datautils", "nn.basetrainer": "nn", "nn.pooled": "pooled", "utils.utils": "utils",
 }  # fmt: skip
+
+# What the original has and Weft does not, by a word of its name: what to write instead.
+INSTEAD = {
+    "powersgd": "write agg_engine: powerSGD; for one of your own derive from COINNLearner and COINNReducer",
+    "PowerSGD": "write agg_engine: powerSGD; for one of your own derive from COINNLearner and COINNReducer",
+    "rankdad": "write agg_engine: rankDAD; for one of your own derive from COINNLearner and COINNReducer",
+    "DAD": "write agg_engine: rankDAD; for one of your own derive from COINNLearner and COINNReducer",
+    "dad": "write agg_engine: rankDAD; for one of your own derive from COINNLearner and COINNReducer",
+    "imageutils": "copy the functions that you use into a file beside your script",
+    "EmptyDataHandle": "the remote's trainer gets a data handle without data by itself",
+    "COINNDataLoader": "return a torch DataLoader from get_loader of a COINNDataHandle",
+}
+
+
+def advice(error: ImportError) -> str:
+    """What to do where a name of the original cannot be imported; empty for any other name."""
+    name = str(error.name or "")
+    if name.partition(".")[0] not in ("coinstac", "coinstac_dinunet"):
+        return ""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        return "simulate with --alias: the name means Weft's classes then"
+    said = f"{name} {error}"
+    return next((hint for word, hint in INSTEAD.items() if word in said), "docs/coinstac.md lists what is there")
 
 
 def install() -> None:

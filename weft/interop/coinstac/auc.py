@@ -16,6 +16,8 @@ from weft.metrics.cells import Spread, cells_of
 from weft.metrics.ranking import BINS, REACH
 from weft.metrics.ranks import Ranked
 
+_OF_ITEMS = ("probabilities", "labels", "fpr", "tpr", "thresholds")  # the original's attributes
+
 
 class AUCROCMetrics(COINNMetrics):
     """Area under the ROC curve of two classes.
@@ -109,6 +111,10 @@ class AUCROCMetrics(COINNMetrics):
     def bound(self) -> float:
         """How far bins, cells and what was left out may have moved the area."""
         return self._area()[1]
+
+    def __getattr__(self, name: str) -> Any:
+        hint = " no item's probability is kept: note them in save_predictions" if name in _OF_ITEMS else ""
+        raise AttributeError(f"AUCROCMetrics has no {name}" + (f", since it counts in bins:{hint}" if hint else ""))
 
     def get(self, *args: Any, **kw: Any) -> list[float]:
         """The area."""

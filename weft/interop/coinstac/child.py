@@ -155,9 +155,11 @@ def explained(error: BaseException, script: Path) -> dict[str, str]:
         return {"message": error.message, "hint": error.hint}
     kind = type(error).__name__
     text = f"{kind}: {error.msg if isinstance(error, SyntaxError) else error}"
-    name = error.name if isinstance(error, ModuleNotFoundError) else None
-    original = name is not None and name.partition(".")[0] in ("coinstac", "coinstac_dinunet")
-    hint = "simulate with --alias: the name means Weft's classes then" if original else ""
+    hint = ""
+    if isinstance(error, ImportError):
+        from weft.interop.coinstac import aliasing
+
+        hint = aliasing.advice(error)
     return {"message": f"{place or script.name}: {text}", "hint": hint}
 
 

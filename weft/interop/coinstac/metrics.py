@@ -17,7 +17,9 @@ from weft.errors import ConfigError
 from weft.interop.coinstac.auc import AUCROCMetrics
 from weft.interop.coinstac.measuring import COINNMetrics, labels_of_classes, require_equal
 
-__all__ = ["AUCROCMetrics", "COINNAverages", "COINNMetrics", "ConfusionMatrix", "Prf1a"]
+__all__ = ["AUCROCMetrics", "COINNAverages", "COINNMetrics", "ConfusionMatrix", "Prf1a", "SerializableMetrics"]
+
+SerializableMetrics = COINNMetrics  # as releases up to 2.2 call what classes of scores derive from
 
 
 class COINNAverages(COINNMetrics):

@@ -118,8 +118,8 @@ class COINNLocal(Node):
         **arguments: Any,
     ) -> None:
         super().__init__(cache, input, state)
-        self._pretrain, self._loaders = dict(pretrain_args or {}), dict(dataloader_args or {})
-        self._own = arguments
+        self._pretrain_args, self._dataloader_args = dict(pretrain_args or {}), dict(dataloader_args or {})
+        self._args = arguments
         if self.first and self._repeated is None and self.cache.get(Key.ARGS_CACHED):  # of an earlier computation
             close_live(self.cache)
             self.cache.clear()
@@ -158,7 +158,7 @@ class COINNLocal(Node):
         phase = Phase.INIT_RUNS if self.first else _phase(self.input, "remote")
         code = user_code([*classes, *named.values()])
         code = replace(code, learner=self._get_learner_cls(code.learner))
-        calls = SiteCalls(self, code, self._pretrain, self._loaders, self._own)
+        calls = SiteCalls(self, code, self._pretrain_args, self._dataloader_args, self._args)
         if phase is Phase.INIT_RUNS:
             calls.init_runs()
         elif phase is Phase.NEXT_RUN:

@@ -223,11 +223,9 @@ def _resumed(folder: Path) -> Pipeline | None:
     again = "simulate again, without --resume"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        found = content.get("weft", "of an earlier version") if isinstance(content, dict) else __version__
-        if found != __version__:
-            raise RunDirectoryError(
-                f"{file} was begun with Weft {found}, this is {__version__}; nothing was changed", again
-            )
+        if isinstance(content, dict) and "iteration" in content and content.get("weft") != __version__:
+            found = f"Weft {content['weft']}" if "weft" in content else "an earlier version of Weft"
+            raise RunDirectoryError(f"{file} was begun with {found}, this is {__version__}; nothing was changed", again)
         return Pipeline(**content)
     except (ValueError, TypeError) as error:
         raise DataError(f"{file} does not say where the pipeline is: {error}", again) from None

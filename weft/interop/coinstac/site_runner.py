@@ -67,31 +67,44 @@ class SiteRunner:
         datahandle_cls(cache=cache, input={}, state=state, dataloader_args=further["dataloader_args"]).prepare_data()
         reports = []
         for fold, file in cache["splits"].items():
+            told = {**cache, "split_ix": fold, "split_file": file}
             place = folder / str(cache["task_id"]) / f"fold_{fold}"
-            place.mkdir(parents=True, exist_ok=True)
-            told = {
-                **cache,
-                "split_ix": fold,
-                "split_file": file,
-                "log_dir": str(place),
-                **names_of_states(cache, fold),
-            }
-            site = SiteRun(
-                code, cache=told, input={}, state=state, site=self.name, sites=[self.name], alone=True, **further
-            )
-            try:
-                with outer_randomness_kept():
-                    set_random_state(site.first_randomness())
-                    drive_alone(site.steps())
-                reports.append(site.report())
-                site.trainer.save_checkpoint(place / told["best_nn_state"])
-                with site.latest_weights():
-                    site.trainer.save_checkpoint(place / told["latest_nn_state"])
-                records.write_logs(place, reports[-1]["log_header"], reports[-1])
-                write_atomically(place / "logs.json", json.dumps(reports[-1], indent=1).encode())
-            finally:
-                site.close()
+            reports.append(train_fold(code, told, state, place, self.name, further))
         return reports
+
+
+def train_fold(
+    code: UserCode, cache: Mapping[str, Any], state: Mapping[str, Any], place: Path, name: str, further: dict[str, Any]
+) -> dict[str, Any]:
+    """Train one fold in this process, alone, and write weights, logs and scores.
+
+    Args:
+        code: the user's classes.
+        cache: arguments, with "split_ix" of the fold.
+        state: the folders.
+        place: where everything is written.
+        name: of who trains.
+        further: `dataloader_args` and `pretrain_args`.
+
+    Returns:
+        logs and scores.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    told = {**cache, "log_dir": str(place), **names_of_states(cache, cache["split_ix"])}
+    site = SiteRun(code, cache=told, input={}, state=state, site=name, sites=[name], alone=True, **further)
+    try:
+        with outer_randomness_kept():
+            set_random_state(site.first_randomness())
+            drive_alone(site.steps())
+        report = site.report()
+        site.trainer.save_checkpoint(place / told["best_nn_state"])
+        with site.latest_weights():
+            site.trainer.save_checkpoint(place / told["latest_nn_state"])
+        records.write_logs(place, report["log_header"], report)
+        write_atomically(place / "logs.json", json.dumps(report, indent=1).encode())
+    finally:
+        site.close()
+    return report
 
 
 def read_spec(file: Path, site: int) -> dict[str, Any]:

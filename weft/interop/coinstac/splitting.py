@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weft.data.splits import NAMES, divide_by_ratio, divide_into_folds
-from weft.errors import ConfigError, DataError
+from weft.errors import ConfigError, DataError, Problem
 from weft.interop.coinstac.arguments import within
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import base_directory
@@ -118,27 +119,53 @@ def _made(files: list[Any], cache: Mapping[str, Any], site: str) -> dict[str, Sp
     if cache["mode"] == Mode.TEST or not cache.get("split_ratio"):
         first = "test" if cache["mode"] == Mode.TEST else "train"
         return {"SPLIT.json": {name: files if name == first else [] for name in NAMES}}
-    ratio = list(cache["split_ratio"])
-    names = {1: NAMES[:1], 2: ("train", "test"), 3: NAMES}[len(ratio)]
-    parts = divide_by_ratio(len(files), ratio, seed)
+    return {"SPLIT.json": by_ratio(files, cache, seed)}
+
+
+def by_ratio(files: Sequence[Any], cache: Mapping[str, Any], seed: int | None) -> Split:
+    """One split of files, divided by `split_ratio`; of one part or two, `first_key` names the first, "train" else.
+
+    Args:
+        files: what is divided.
+        cache: of the site.
+        seed: of the division; None leaves the files in their order.
+
+    Raises:
+        ConfigError: `first_key` names no split.
+    """
+    ratio, first = list(cache["split_ratio"]), str(cache.get("first_key") or NAMES[0])
+    if first not in NAMES:
+        raise ConfigError(
+            Problem(f"first_key is {first!r}", f"name one of {', '.join(NAMES)}", ("inputspec", "first_key"))
+        )
+    names = {1: (first,), 2: (first, "test"), 3: (first, *NAMES[1:])}[len(ratio)]
+    parts = divide_by_ratio(len(files), ratio, seed or 0)
+    parts = _in_order(parts) if seed is None else parts
     chosen = {name: [files[row] for row in rows] for name, rows in zip(names, parts, strict=True)}
-    return {"SPLIT.json": {name: chosen.get(name, []) for name in NAMES}}
+    return {name: chosen.get(name, []) for name in NAMES}
 
 
-def folds(files: Sequence[Any], count: int, seed: int) -> list[Split]:
+def _in_order(parts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Parts of the same sizes, of rows one after the other."""
+    ends = accumulate(len(part) for part in parts)
+    return [list(range(end - len(part), end)) for end, part in zip(ends, parts, strict=True)]
+
+
+def folds(files: Sequence[Any], count: int, seed: int | None) -> list[Split]:
     """Splits in which each file is tested once, and validated on once.
 
     Args:
         files: what is divided.
         count: of folds, from 3.
-        seed: of the division.
+        seed: of the division; None leaves the files in their order.
 
     Raises:
         DataError: there are fewer files than folds.
     """
     if len(files) < count:
         raise DataError(f"{len(files)} files are too few for num_folds: {count}", "use fewer folds")
-    parts = divide_into_folds(len(files), count, seed)
+    parts = divide_into_folds(len(files), count, seed or 0)
+    parts = _in_order(parts) if seed is None else parts
     found = []
     for number in range(count):
         test, validation = parts[number], parts[(number + 1) % count]

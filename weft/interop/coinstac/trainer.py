@@ -19,11 +19,20 @@ from weft.interop.coinstac.dataset import base_directory
 from weft.interop.coinstac.devices import within as network_within
 from weft.interop.coinstac.metrics import AUCROCMetrics, COINNAverages, COINNMetrics, ConfusionMatrix, Prf1a
 from weft.interop.coinstac.utils.tensorutils import initialize_weights
+from weft.interop.coinstac.vision.plotter import plot_progress
 from weft.runs.files import write_atomically
 
 logger = logging.getLogger("weft")
 
 _SOURCE = "coinstac"
+# What trainers of the original have, and those of Weft do not.
+_NOT_HERE = {
+    "train_local": "SiteRunner trains a site alone",
+    "validation_distributed": "a run validates by itself; `evaluation` scores datasets",
+    "test_distributed": "a run tests by itself; `evaluation` scores datasets",
+    "_save_if_better": "the run keeps the weights of the best epoch, as monitor_metric says",
+    "_stop_early": "patience says when training ends",
+}
 
 
 class COINNTrainer:
@@ -149,8 +158,61 @@ class COINNTrainer:
         if init_weights:
             self._init_nn_weights(init_weights=init_weights)
         if set_devices:
-            for network in self.nn.values():
-                network.to(self.device["gpu"])
+            self._set_gpus()
+
+    def _set_gpus(self) -> None:
+        """Put the networks where batches belong."""
+        for network in self.nn.values():
+            network.to(self.device["gpu"])
+
+    def evaluation(
+        self,
+        mode: str = "eval",
+        dataset_list: Sequence[Any] | None = None,
+        save_pred: bool = False,
+        use_padded_sampler: bool = False,
+    ) -> tuple[COINNAverages, COINNMetrics]:
+        """Averages and scores of datasets at this site, for code of a user's own; runs score by themselves.
+
+        Args:
+            mode: the split whose arguments of loaders count.
+            dataset_list: scored one after the other; None and empty ones are passed over.
+            save_pred: `save_predictions` is told, and may say what counts.
+            use_padded_sampler: nothing is padded: no item counts twice.
+        """
+        trained = {name: network.training for name, network in self.nn.items()}
+        averages, metrics = self.new_averages(), self.new_metrics()
+        for network in self.nn.values():
+            network.eval()
+        try:
+            with torch.no_grad():
+                for dataset in [one for one in dataset_list or () if one is not None and len(one)]:
+                    loader = self.data_handle.get_loader(handle_key=mode, dataset=dataset, shuffle=False)
+                    its = [self.iteration(batch) for batch in loader]
+                    if save_pred and self.cache.get("load_sparse"):
+                        its = [self.reduce_iteration(its)]
+                    for it in its:
+                        said = (self.save_predictions(dataset, it) if save_pred else None) or {}
+                        averages.accumulate(said.get("averages", it["averages"]))
+                        metrics.accumulate(said.get("metrics", it["metrics"]))
+        finally:
+            for name, network in self.nn.items():
+                network.train(trained[name])
+        return averages, metrics
+
+    def _save_progress(self, cache: Mapping[str, Any], epoch: int) -> None:
+        """Draw the logs so far into the fold's folder."""
+        plot_progress(cache, self.cache["log_dir"], [Key.TRAIN_LOG, Key.VALIDATION_LOG])
+
+    def set_monitor_metric(self) -> None:
+        """Overrides may set `monitor_metric` and `metric_direction` of the cache here."""
+
+    def set_log_headers(self) -> None:
+        """Overrides may set `log_header` of the cache here."""
+
+    def __getattr__(self, name: str) -> Any:
+        hint = _NOT_HERE.get(name)
+        raise AttributeError(f"{type(self).__name__} has no {name}" + (f": {hint}" if hint else ""))
 
     def reduce_iteration(self, its: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """What several iterations returned, as one: scores added up, tensors side by side, the loss a mean. All but

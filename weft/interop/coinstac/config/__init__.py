@@ -6,7 +6,9 @@ from typing import Any
 metrics_eps = 1e-5
 metrics_num_precision = 5
 score_delta = 1e-4
+grad_precision_bit = 32
 max_size = sys.maxsize
+min_batch_size = 4
 current_seed = 0  # where nobody gives one; runs can be repeated
 score_high = 1.0
 score_low = 0.0
@@ -22,8 +24,8 @@ def boolean_string(s: object) -> bool:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("CUDA_AVAILABLE", "NUM_GPUS"):
+    if name in ("CUDA_AVAILABLE", "NUM_GPUS", "gpu_available", "num_gpus"):  # the small ones up to release 2.2
         import torch  # asking costs seconds: only who asks pays
 
-        return torch.cuda.is_available() if name == "CUDA_AVAILABLE" else torch.cuda.device_count()
+        return torch.cuda.device_count() if name.lower() == "num_gpus" else torch.cuda.is_available()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
