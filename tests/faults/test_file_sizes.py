@@ -96,7 +96,7 @@ def test_a_study_whose_files_may_not_grow_ends_with_a_remedy_and_goes_on(
 def test_a_checkpoint_that_may_not_be_so_large_leaves_the_one_before(small: int, tmp_path: Path) -> None:
     def state(numbers: int) -> dict[str, Any]:
         return {"position": {"epoch": 0, "batch": numbers, "step": numbers}, "best": {"step": None},
-                "model": {"weight": torch.zeros(numbers)}}  # fmt: skip
+                "sums": {"buffers_averaged": False}, "model": {"weight": torch.zeros(numbers)}}  # fmt: skip
 
     def save() -> None:
         folder = CheckpointFolder(tmp_path, small=small)

@@ -155,7 +155,7 @@ def simulate_and_die(
     if child == 0:
         try:
             kill = {"site": site, "saves": saves, "fold": fold}
-            written["run"]["observers"] = [{"tests.federated.lab.Kill": kill}]
+            written["run"].setdefault("observers", []).append({"tests.federated.lab.Kill": kill})
             simulate(written, out=out, scenario=scenario)
         finally:
             os._exit(3)  # it was not killed

@@ -54,15 +54,15 @@ def test_memory_is_that_of_the_boundary_where_a_study_goes_on(tmp_path: Path) ->
     for step in range(1, 6):
         hub.load_state_dict({"usual": {"gradients main": step / 3}, "left_out": [], "lost": ["north"] * (step % 2)})
         states[step] = hub.state_dict()
-        memory.note(0, step)
+        memory.note((0, step, 0))
         hub.load_state_dict({"usual": {}, "left_out": ["south"], "lost": []})
-        memory.note(0, step)  # the next site saves there
+        memory.note((0, step, 0))  # the next site saves there
     other = _hub()
-    HubMemory(directory, other, keep=3).go_back(0, 4)
+    HubMemory(directory, other, keep=3).go_back((0, 4, 0))
     assert other.state_dict() == states[4]
     again = HubMemory(directory, other, keep=3)
-    again.go_back(0, 4)
-    again.note(1, 5)
+    again.go_back((0, 4, 0))
+    again.note((1, 5, 0))
     assert [(row["epoch"], row["step"]) for row in json.loads((tmp_path / "hub.json").read_text())] == [
         (0, 3), (0, 4), (1, 5),
     ]  # fmt: skip
@@ -71,12 +71,12 @@ def test_memory_is_that_of_the_boundary_where_a_study_goes_on(tmp_path: Path) ->
 def test_sites_that_save_again_at_a_boundary_after_further_exchanges_replace_what_they_saved(tmp_path: Path) -> None:
     hub = _hub()
     memory = HubMemory(RunDirectory(tmp_path), hub, keep=3)
-    memory.note(0, 8)
+    memory.note((0, 8, 1))
     hub.load_state_dict({"usual": {"round main": 3.0}, "left_out": [], "lost": []})
     hub.number += 1
-    memory.note(0, 8)
+    memory.note((0, 8, 1))
     other = _hub()
-    HubMemory(RunDirectory(tmp_path), other, keep=3).go_back(0, 8)
+    HubMemory(RunDirectory(tmp_path), other, keep=3).go_back((0, 8, 1))
     assert other.state_dict() == hub.state_dict()
     assert len(json.loads((tmp_path / "hub.json").read_text())) == 1
 
@@ -115,5 +115,5 @@ def test_a_memory_that_is_not_whole_is_an_error_with_words(content: str | None, 
     if content is not None:
         (tmp_path / "hub.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"hub.json does not tell what the hub remembered: ") as caught:
-        HubMemory(RunDirectory(tmp_path), _hub(), keep=3).go_back(0, 3)
+        HubMemory(RunDirectory(tmp_path), _hub(), keep=3).go_back((0, 3, 0))
     assert "backup" in caught.value.hint

@@ -31,7 +31,9 @@ logger = logging.getLogger("weft")
 _NAME = re.compile(r"(?P<kind>last|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.pt")
 _SMALL = 16 * 2**20  # bytes
 
-Boundary = tuple[int, int, int]  # epoch, batch and step of a state
+# Epoch, batch and step of a state, and 1 where the epoch's steps were all taken: a run that is stopped in validation
+# may have saved after its last step before.
+Boundary = tuple[int, int, int, int]
 Saved = tuple[Path, str]  # a file that lies safely on the disk, and its kind: "last" or "best"
 
 
@@ -79,12 +81,14 @@ class _Kept:
     """A state that is kept, the steps of the best weights and the folder of parts that it refers to."""
 
     file: Path
+    place: Boundary | int  # what a new state of the same replaces
     best: set[int]
     shards: str | None
 
     @classmethod
-    def of(cls, file: Path, state: dict[str, Any]) -> Self:
-        return cls(file, best_steps(state), state["shards"]["folder"] if "shards" in state else None)
+    def of(cls, file: Path, state: dict[str, Any], *, apart: bool) -> Self:
+        folder = state["shards"]["folder"] if "shards" in state else None
+        return cls(file, _boundary(state) if apart else _step(file), best_steps(state), folder)
 
 
 class CheckpointFolder:
@@ -95,12 +99,14 @@ class CheckpointFolder:
         keep: how many of the newest states are kept, at least 2.
         small: a state of up to so many bytes is written once where it holds best weights too; a larger one is not
             kept longer than needed only because its weights are among the best, and is not made in memory first.
+        apart: states of several boundaries at one step are kept: a participant needs the earlier one where others
+            were killed before they had saved the later one.
     """
 
-    def __init__(self, folder: Path, keep: int = 2, small: int = _SMALL) -> None:
+    def __init__(self, folder: Path, keep: int = 2, small: int = _SMALL, *, apart: bool = False) -> None:
         self.folder = folder
         self.keep = max(keep, 2)
-        self.small = small
+        self.small, self.apart = small, apart
         # The states that are kept, newest first. All are sound: written here, or read when we went on from them.
         self._kept: list[_Kept] = []
         self._sound = set[str]()  # folders of parts that were found to be what was written
@@ -123,8 +129,8 @@ class CheckpointFolder:
         path, twin = self._write("last", state, step, also="best" if best and small else None)
         if twin is not None:
             saved.append((twin, "best"))
-        others = (kept for kept in self._kept if _step(kept.file) != step)
-        self._kept = [_Kept.of(path, state), *others][: self.keep]
+        new = _Kept.of(path, state, apart=self.apart)
+        self._kept = [new, *(kept for kept in self._kept if kept.place != new.place)][: self.keep]
         self._clear()
         return [*saved, (path, "last")]
 
@@ -151,9 +157,12 @@ class CheckpointFolder:
         found = self._newest("last", lambda file: True)
         if found is None:
             return None
+        step = _step(found[0])
         file, state = found
-        step = _step(file)
-        self._kept = [_Kept.of(file, state), *self._older(step)]
+        for twin in self._files("last"):
+            if _step(twin) == step and twin != file and not isinstance(content := self._read(twin), str):
+                file, state = max((file, state), (twin, content), key=lambda one: _boundary(one[1]))
+        self._kept = [_Kept.of(file, state, apart=self.apart), *self._older(step)]
         if "shards" in state:
             state["shards"]["folder"] = str((self.folder / state["shards"]["folder"]).absolute())
         elif step in best_steps(state) and self.best_file(step) is None:  # a power cut may keep one name of two
@@ -165,8 +174,14 @@ class CheckpointFolder:
         contents = (self._read(file) for file in self._files("last"))
         return [_boundary(content) for content in contents if not isinstance(content, str)]
 
+    def give_up(self, boundary: Boundary) -> None:
+        """Remove the states of one of `boundaries`: a run that goes on from an earlier one saves another there."""
+        for file in self._files("last"):
+            if not isinstance(content := self._read(file), str) and _boundary(content) == boundary:
+                file.unlink(missing_ok=True)
+
     def load_at(self, boundary: Boundary) -> dict[str, Any]:
-        """The state of one of `boundaries`; later ones are given up with the next save.
+        """The state of one of `boundaries`.
 
         Raises:
             CheckpointError: there is no sound state of it.
@@ -174,7 +189,7 @@ class CheckpointFolder:
         for file in self._files("last"):
             content = self._read(file)
             if not isinstance(content, str) and _boundary(content) == tuple(boundary):
-                self._kept = [_Kept.of(file, content), *self._older(_step(file))]
+                self._kept = [_Kept.of(file, content, apart=self.apart), *self._older(_step(file))]
                 return content
         raise CheckpointError(
             f"{self.folder} holds no sound state of step {boundary[2]}", "start the run again in a new directory"
@@ -238,6 +253,8 @@ class CheckpointFolder:
     def _remove_twins(self, path: Path) -> None:
         """The same step written again (a resumed run) leaves one file: the newest content counts."""
         kind = path.name.partition("-")[0]
+        if kind == "last" and self.apart:
+            return
         for twin in self._files(kind):
             if _step(twin) == _step(path) and twin != path:
                 twin.unlink(missing_ok=True)
@@ -265,7 +282,7 @@ class CheckpointFolder:
                 continue
             content = self._read(file)
             if not isinstance(content, str):
-                found.append(_Kept.of(file, content))
+                found.append(_Kept.of(file, content, apart=self.apart))
         return found
 
     def _read(self, file: Path) -> dict[str, Any] | str:
@@ -370,7 +387,7 @@ class _Digesting:
 
 def _boundary(state: dict[str, Any]) -> Boundary:
     position = state["position"]
-    return position["epoch"], position["batch"], position["step"]
+    return position["epoch"], position["batch"], position["step"], int(state["sums"]["buffers_averaged"])
 
 
 def _step(file: Path) -> int:

@@ -65,6 +65,7 @@ def training(run: Run) -> Steps:
         clock = Clock()
         yield from train_epoch(run)
         yield from average_buffers(run)
+        state.sums.buffers_averaged = True
         clock.lap("seconds_train")
         complete = (yield from validate(run)) if _validation_is_due(run) else None
         if complete is False:
@@ -178,7 +179,6 @@ def average_buffers(run: Run) -> Generator[Collective, Answer, None]:
         buffer.copy_(summed / total if buffer.is_floating_point() else summed)
     if run.state.average is not None:
         run.state.average.take_buffers(run.state.model)
-    run.state.sums.buffers_averaged = True
 
 
 def validate(run: Run) -> Generator[Collective, Answer, bool]:

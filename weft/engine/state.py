@@ -51,7 +51,9 @@ class EpochSums:
     weight: float = 0.0
     items: int = 0
     skipped_steps: int = 0
-    buffers_averaged: bool = False  # at the end of the epoch; a run that resumes in validation must not do it twice
+    # The epoch's steps are all taken, and running statistics averaged: a run that resumes in validation must not do it
+    # twice, and its state is another one than that of the last step.
+    buffers_averaged: bool = False
     round_averaged: int = 0  # the step at whose end a round's weights went into the moving average, likewise
 
     @property

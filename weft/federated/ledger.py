@@ -91,16 +91,15 @@ class Ledger:
         self.written = len(kept)
 
 
-def away_before(rows: Iterable[Mapping[str, Any]], epoch: int, step: int) -> set[str]:
-    """Sites that had left before a boundary and were not back.
+def away_after(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Sites that left in the course of some events and were not back.
 
     Args:
-        rows: of a ledger, in order; their epochs count from 1.
-        epoch, step: of the boundary, from 0.
+        rows: of a ledger, from its beginning, in order.
     """
     last: dict[str, str] = {}
     for row in rows:
-        if row["event"] in ("joined", "returned", "left", "late") and (row["epoch"], row["step"]) < (epoch + 1, step):
+        if row["event"] in ("joined", "returned", "left", "late"):
             last[row["site"]] = row["event"]
     return {site for site, event in last.items() if event in ("left", "late")}
 

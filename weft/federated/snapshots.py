@@ -48,6 +48,8 @@ def shared_state(run: Run) -> State:
     shared = {key: state[key] for key in ("format", "schedules", "scaler", "best", "history", "finished")}
     shared["model"] = {name: tensor for name, tensor in state["model"].items() if name not in own}
     shared["position"] = asdict(run.state.position) | {"batch": _batches_of_epoch(run)}
+    sums = run.state.sums  # their flags, where the others have gone on behind the last step of an epoch
+    shared["sums"] = {"buffers_averaged": sums.buffers_averaged, "round_averaged": sums.round_averaged}
     shared["strategy"] = state["strategy"].get("shared", {})
     memory = not has_rounds(strategy)  # else each site's optimizer is its own; rates are those of all
     shared["optimizers"] = {
@@ -81,7 +83,7 @@ def take_shared(run: Run, shared: State, own: State | None) -> None:
     common = {key: value for key, value in shared.items() if key not in apart}
     weights = dict(state["model"]) | dict(shared["model"])
     merged = {
-        "sums": asdict(EpochSums()),
+        "sums": asdict(EpochSums()) | shared["sums"],
         "strategy": kept | {"shared": shared["strategy"]},
         "model": weights,
         "optimizers": {
@@ -169,11 +171,13 @@ def _with_names(run: Run, optimizers: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 
 def _own_tensors(run: Run) -> set[str]:
-    """Names of what may differ between sites: what the strategy leaves them, and in an epoch all running statistics."""
+    """Names of what may differ between sites: what the strategy leaves them, and before the end of an epoch's steps all
+    running statistics.
+    """
     strategy, model = run.state.strategy, run.state.model
     assert strategy is not None
     own = set(strategy.own_tensors(model))
-    if run.state.position.step != _epoch_began(run):
+    if run.state.position.step != _epoch_began(run) and not run.state.sums.buffers_averaged:
         own |= {name for name, _ in model.named_buffers()}
     return own
 
