@@ -35,6 +35,7 @@ from weft.federated.choosing import (
 )
 from weft.federated.dsgd import dSGD
 from weft.federated.pretraining import pretrained
+from weft.federated.remembering import Moment
 from weft.federated.snapshots import State, take_shared, with_digests
 from weft.federated.traffic import Counts, counted
 from weft.federated.watching import is_for_study
@@ -55,7 +56,7 @@ class Site:
         interruption: the flag that signals set.
         observers: who watches.
         names: of all sites that begin the study; by default those of its section.
-        saving: called with epoch and step before it saves its state.
+        saving: called with the boundary before it saves its state there.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Site:
         threads: int,
         interruption: Interruption,
         observers: list[Observer],
-        saving: Callable[[int, int], None] = lambda epoch, step: None,
+        saving: Callable[[Moment], None] = lambda moment: None,
     ) -> None:
         assert study.federation is not None
         self.study, self.name, self.directory, self.resumed = study, name, directory, resumed
@@ -82,7 +83,6 @@ class Site:
         self._data: Data | None = None
         self._agreed: dict[str, Any] = {}
         self.described = resumed
-        self.until: tuple[int, int] | None = None  # where the study goes on: what it saved later is given up
 
     @property
     def data(self) -> Data:
@@ -152,17 +152,12 @@ class Site:
         self._folder = self._checkpoints()
         self._read_agreed()
         run = self.run = self._build()
-        saved = self.boundaries()
+        saved = boundaries_in(self._folder)
         take_shared(run, shared, self._folder.load_at(saved[max(saved)]) if saved else None)
         if self.directory.left_file.exists():
             run.state.beside.update(self.directory.read_json(self.directory.left_file))
         self._resumes(run)
         return (yield from self._train(run, skip_first=True))
-
-    def boundaries(self) -> dict[tuple[int, int], Boundary]:
-        """Where it has saved its state, by epoch and step, which are those of all sites; batches are its own."""
-        found = boundaries_in(self._folder)
-        return {where: one for where, one in found.items() if self.until is None or where <= self.until}
 
     def leave(self) -> None:
         """Its process has died: nothing is left but what lies in its directory; what it had sent was sent."""
@@ -178,15 +173,11 @@ class Site:
 
     def _train(self, run: Run, *, skip_first: bool = False) -> Steps:
         assert self.study.federation is not None
-        run.on_saving = lambda: self._saving(run.state.position.epoch, run.state.position.step)
-        run.on_saved = self._saved
+        run.on_saving = lambda: self._saving(_moment_of(run))
         every = self.study.federation.cohort.compare_weights
         steps = with_digests(training(run), run, every, skip_first=skip_first)
         result: RunResult = yield from counted(steps, run.state.beside)
         return result
-
-    def _saved(self) -> None:
-        self.until = None  # what lies there now is of this study
 
     def own_scores(self) -> dict[str, SplitScores]:
         """Final scores of this site's items alone, of the splits that it has."""
@@ -271,7 +262,7 @@ class Site:
 
     def _checkpoints(self) -> CheckpointFolder:
         # Where checkpoints are written beside the training, sites may be two of them apart when they are killed.
-        return CheckpointFolder(self.directory.checkpoints, keep=max(self.experiment.run.keep_last, 3))
+        return CheckpointFolder(self.directory.checkpoints, keep=max(self.experiment.run.keep_last, 3), apart=True)
 
     def _build(self) -> Run:
         assert self.study.federation is not None
@@ -306,12 +297,11 @@ class Site:
     def _go_on(self, run: Run) -> Generator[Collective, Answer, bool]:
         """Go on from the newest boundary that all sites have saved; False where the study was killed before that."""
         folder = self._folder
-        own = self.boundaries()
+        own = boundaries_in(folder)
         everybodys = yield from told_by_all("boundaries", list(own))
         common = set.intersection(*({tuple(one) for one in said} for said in everybodys))
         if common:
-            epoch, step = max(common)
-            run.state.load_state_dict(folder.load_at(own[epoch, step]))
+            run.state.load_state_dict(folder.load_at(own[max(common)]))
         elif all(everybodys):
             raise CheckpointError(
                 "the sites have no saved state in common", "run the study again in a new directory, with --out"
@@ -339,9 +329,13 @@ class Site:
             raise
 
 
-def boundaries_in(folder: CheckpointFolder) -> dict[tuple[int, int], Boundary]:
-    """Where a site's states were saved, by epoch and step."""
-    return {(epoch, step): (epoch, batch, step) for epoch, batch, step in folder.boundaries()}
+def _moment_of(run: Run) -> Moment:
+    return run.state.position.epoch, run.state.position.step, int(run.state.sums.buffers_averaged)
+
+
+def boundaries_in(folder: CheckpointFolder) -> dict[Moment, Boundary]:
+    """Where a site's states were saved, by what is the same at all sites; batches are its own."""
+    return {(boundary[0], *boundary[2:]): boundary for boundary in folder.boundaries()}
 
 
 def site_experiment(study: Experiment, name: str) -> Experiment:
