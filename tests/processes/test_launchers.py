@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.engine.runs import small_experiment
 from tests.faults.nursery import Nursery
 from tests.faults.runs import outcome
 from tests.processes.children import start_program, write_job
-from weft.engine.processes import Place, find_place, first_host
+from weft.actions.opening import open_experiment_data
+from weft.engine import Membership
+from weft.engine.loaders import train_loader
+from weft.engine.processes import Place, find_place, first_host, processes_here
 from weft.errors import UsageError
 
 SLURM = {"SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
@@ -45,6 +49,34 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
 def test_the_place_of_a_process_is_found(case: str) -> None:
     environment, place = FOUND[case]
     assert find_place(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("environment", "here"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, 4), ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, 2),
+        ({"MPI_LOCALNRANKS": "3"}, 3), ({}, 8), ({"LOCAL_WORLD_SIZE": "many"}, 8), ({"LOCAL_WORLD_SIZE": "16"}, 8),
+    ],
+)  # fmt: skip
+def test_the_processes_of_this_machine_are_told_by_the_launcher_and_else_all(
+    environment: dict[str, str], here: int
+) -> None:
+    assert processes_here(8, environment) == here
+
+
+def test_processes_of_one_machine_share_what_it_bears_in_loader_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"available_cores": 8, "available_memory": 64 * 2**30, "open_file_limit": 65536, "_cost": (1.0, 100)}
+    for name, value in limits.items():
+        monkeypatch.setattr(f"weft.data.worker_count.{name}", lambda *_, value=value: value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    items = {"tests.federated.lab.Rows": {"start": 0, "stop": 200}}
+    experiment = small_experiment({"class": {"train": items}}, run={"num_workers": "auto"})
+    data = open_experiment_data(experiment)
+    loaders = [
+        train_loader(experiment, data, experiment.namespace(), membership)
+        for membership in (Membership(), Membership(4, 1, shares_directory=True), Membership(4, 1))
+    ]
+    assert [loader.num_workers for loader in loaders if loader is not None] == [7, 3, 7]
 
 
 @pytest.mark.parametrize("case", WRONG)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from weft.engine import pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.exchange import exchanging
 from weft.engine.memory import PeakMemory
-from weft.engine.processes import find_place
+from weft.engine.processes import find_place, processes_here
 from weft.errors import ConfigError, Problem
 from weft.runs import RunDirectory
 
@@ -177,8 +176,7 @@ class _Trial:
             torch.cuda.empty_cache()
             free, _ = torch.cuda.mem_get_info(self.device)
             return int(_DEVICE_SHARE * free)
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.processes))
-        return int(_CPU_SHARE * available_memory()) // max(1, here)
+        return int(_CPU_SHARE * available_memory()) // processes_here(self.processes)
 
     def largest(self, sizes: Sequence[int]) -> tuple[int, str]:
         """The largest size that fits, and why not more."""

@@ -10,6 +10,7 @@ import torch
 from weft.config import Component, Experiment, Namespace, TrainingConfig
 from weft.data import Data, Loader, SplitData, auto_workers, build_sampler, make_loader
 from weft.engine.membership import ALONE, Membership
+from weft.engine.processes import processes_here
 from weft.engine.run import ScoredSplit
 from weft.errors import ConfigError, DataError, Problem
 from weft.metrics import ScoreBook
@@ -108,7 +109,7 @@ def _loader(
         seed=experiment.seed,
         shuffle=training,
         drop_last=settings.drop_last and training,
-        num_workers=auto_workers(split, settings.items_per_batch) if workers == "auto" else int(workers),
+        num_workers=_auto_workers(split, settings, membership) if workers == "auto" else int(workers),
         sampler=build_sampler(component, namespace, split) if component is not None else None,
         augment=training,
         share=membership.share,
@@ -116,6 +117,11 @@ def _loader(
         limit=None if batches is None else batches * together,
         batches=membership.batches if training else None,
     )
+
+
+def _auto_workers(split: SplitData, settings: TrainingConfig, membership: Membership) -> int:
+    here = processes_here(membership.participants) if membership.shares_directory else 1
+    return auto_workers(split, settings.items_per_batch, here)
 
 
 def evaluation_batch_size(settings: TrainingConfig, split: SplitData) -> int:

@@ -104,6 +104,18 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
     return None
 
 
+def processes_here(world: int, environment: Mapping[str, str] = os.environ) -> int:
+    """How many of a run's processes share this machine: all, where their launcher does not say.
+
+    Args:
+        world: number of processes.
+        environment: the launcher's variables.
+    """
+    names = ("LOCAL_WORLD_SIZE", *_LOCAL_SIZES.values())
+    told = next((int(environment[name]) for name in names if environment.get(name, "").isdecimal()), world)
+    return max(1, min(told, world))
+
+
 def is_launched(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher takes care of the number of processes, also where it is one: then none are started here.
 
