@@ -109,7 +109,8 @@ def _unexpected(error: BaseException) -> int:
     if Settings.traceback:
         _print_traceback(error)
     else:
-        typer.echo(f"error: {type(error).__name__}: {error}", err=True)
+        said = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        typer.echo(f"error: {type(error).__name__}: {said}", err=True)
         typer.echo("  hint: run again with `weft --traceback …` to see where this comes from", err=True)
     return EXIT_FAILED
 

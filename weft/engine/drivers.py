@@ -198,7 +198,7 @@ class Together:
 
     def ask(self) -> bool:
         """Advance everybody to the next collective (also when one has ended: all must end together)."""
-        errors: list[Exception] = []
+        errors: dict[str, Exception] = {}
         for participant in self.participants:
             pending = self.waiting.get(participant.name)
             if pending is not None and pending.answer is None:
@@ -206,9 +206,9 @@ class Together:
             try:
                 self._note(participant.name, participant.advance(pending.answer if pending is not None else None))
             except Exception as error:
-                errors.append(error)
+                errors[participant.name] = error
         if errors:
-            raise errors[0]
+            raise self.failure(errors)
         ended = [p.name for p in self.participants if p.result is not None]
         if ended and len(ended) < len(self.participants):
             others = [name for name in self.waiting if name not in ended]
@@ -218,6 +218,10 @@ class Together:
                 "participants must decide alike: look for decisions from local data in a strategy or task",
             )
         return not ended
+
+    def failure(self, errors: dict[str, Exception]) -> Exception:
+        """What is raised when participants (by name) failed: the error of the first one."""
+        return next(iter(errors.values()))
 
     def reply(self) -> bool:
         """Combine what was asked and record the answer with everybody."""

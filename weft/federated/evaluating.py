@@ -17,7 +17,7 @@ from weft.actions.scores import write_scores
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
 from weft.config import Experiment, refuse_while_loading
-from weft.engine import Membership, Participant, Run, RunResult, Together, build_run, pick_device
+from weft.engine import Membership, Participant, Run, RunResult, build_run, pick_device
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
 from weft.engine.drivers import Steps
@@ -27,6 +27,7 @@ from weft.engine.weights import load_weights, save_weights
 from weft.errors import UsageError
 from weft.federated.agreeing import same_weights
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
+from weft.federated.failing import SitesTogether
 from weft.federated.site import Site
 from weft.federated.traffic import Counts, counted, summary
 from weft.runs import RunDirectory, resume_command
@@ -130,11 +131,10 @@ class _TestedSite(Site):
         membership = Membership(
             len(self.names), self.number, gather=False, minimum_cells=cells, splits=tuple(sorted(there))
         )
-        with self._told_by_name():
-            run = self.run = build_run(
-                self.experiment, self.data, path=self.directory.path, interruption=self.interruption,
-                membership=membership,
-            )  # fmt: skip
+        run = self.run = build_run(
+            self.experiment, self.data, path=self.directory.path, interruption=self.interruption,
+            membership=membership,
+        )  # fmt: skip
         if self._wanted is not None:
             run.splits = {name: split for name, split in run.splits.items() if name in self._wanted}
         yield from counted(self._take_weights(run), counts, "opening")
@@ -192,7 +192,7 @@ class _Test:
                 Participant(each.name, each.steps, each.position, each.first_randomness()) for each in sites
             ]
             try:
-                results = Together(participants).run()
+                results = SitesTogether(participants).run()
                 return self._write(sites, results, time.monotonic() - started)
             finally:
                 for site in sites:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from weft.config import CohortConfig
-from weft.engine import Participant, Together
+from weft.engine import Participant
 from weft.engine.collectives import Answer, CollectiveId
 from weft.engine.drivers import JournalEntry, Steps
 from weft.errors import CohortError
+from weft.federated.failing import SitesTogether, at_site
 from weft.federated.hub import CONTROL, DIGESTS, Hub
 from weft.federated.joining import hello_of
 from weft.federated.messages import Message, answer_in, answer_to, ask_of, decode, encode
@@ -23,7 +24,7 @@ from weft.federated.site import Site
 from weft.federated.snapshots import flattened, shared_state, unflattened, weights_are_equal
 
 
-class Sites(Together):
+class Sites(SitesTogether):
     """Drives the sites of a study.
 
     Args:
@@ -204,7 +205,11 @@ class Sites(Together):
     def _rejoin(self, site: Site, data: bytes) -> None:
         shared = unflattened(decode(data).tensors)
         participant = self._participant(site, lambda: site.rejoin(shared))
-        entry = participant.advance(None)
+        try:
+            entry = participant.advance(None)
+        except Exception as error:
+            at_site(site.name, error)
+            raise
         if entry is None or entry.asked.tag != CONTROL:
             raise CohortError(f"site {site.name} came back, but did not go on with the others", "resume the study")
         self.participants = sorted([*self.participants, participant], key=lambda one: one.name)

@@ -19,6 +19,7 @@ from weft.runs.lock import RunLock
 from weft.runs.tables import History, StepLog
 
 _LOCK_NAME = ".lock"
+_BEGINNINGS = ("experiment.yaml", "ledger.jsonl", "scenario.yaml")  # anyone's, unless a lock lies beside
 _MARKS = ("provenance.json", "summary.json", "result.json")  # a folder with one of these holds a run
 _FOLDERS = ("code", "tensorboard", "checkpoints", "scores", "predictions")
 _FOLD = re.compile(r"^fold-(\d+)$")
@@ -202,9 +203,9 @@ class RunDirectory:
 
 
 def is_run(path: str | Path) -> bool:
-    """Whether a folder holds a run, at least its beginning; an experiment.yaml alone may be anyone's."""
+    """Whether a folder holds a run or a study, at least its beginning."""
     path = Path(path)
-    begun = (path / "experiment.yaml").is_file() and (path / _LOCK_NAME).is_file()
+    begun = (path / _LOCK_NAME).is_file() and any((path / name).is_file() for name in _BEGINNINGS)
     return begun or any((path / mark).is_file() for mark in _MARKS)
 
 
