@@ -52,6 +52,69 @@ def test_early_sites_wait_for_the_slowest_of_each_turn(tmp_path: Path) -> None:
     assert fast.computing + fast.waiting == pytest.approx(slow.computing + slow.waiting, abs=1e-9)
 
 
+class _Clock:
+    """A clock that goes on only when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    process_time = perf_counter
+
+
+def _played(monkeypatch: pytest.MonkeyPatch, folder: Path, work: dict[str, list[tuple[str, float]]]) -> Profile:
+    """A profile of sites that take so long before they ask so, with a row for each time that they ask for `epoch`."""
+    clock = _Clock()
+    monkeypatch.setattr("weft.federated.profile.time", clock)
+    profile = Profile(RunDirectory(folder), list(work))
+
+    def steps(name: str) -> Generator[Collective, Answer, RunResult]:
+        for tag, seconds in work[name]:
+            clock.now += seconds
+            with profile.sites[name].not_its_own():
+                clock.now += 5.0 * (name == "first")  # it is the one that the study's observers hear
+            if tag == "epoch":
+                profile.sites[name].due = "epoch"
+            yield Sum(tag, [torch.zeros(2)])
+        return RunResult("finished", 1, 1, 0.0)
+
+    monkeypatch.setattr("weft.federated.profile.SiteClock.run", _NoRun)
+    wound = {name: profile.sites[name].timed(lambda name=name: steps(name)) for name in work}  # type: ignore[misc]
+    Together([Participant(name, start, Position, random_state()) for name, start in wound.items()]).run()
+    profile.turn_over()
+    return profile
+
+
+class _NoRun:
+    class state:
+        beside: dict[str, int] = {}
+
+
+@pytest.mark.parametrize("later", ["control", "epoch"])
+def test_what_only_the_first_site_pays_is_told_apart(
+    later: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turns that begin an exchange of each kind take the first site 3 s longer, later ones do not."""
+    kinds = ["weights", *["control", later] * 3]
+    own = {"first": 0.25, "second": 0.5}
+    work = {name: [(tag, seconds) for tag in kinds] for name, seconds in own.items()}
+    work["first"][2] = (kinds[2], 3.25)  # the first time that it comes from control to what is later
+    profile = _played(monkeypatch, tmp_path, work)
+    written = list(read_rows(tmp_path / "profile.csv")) if later == "epoch" else []
+    totals = {
+        name: {
+            key: sum(float(row[key]) for row in written if row["site"] == name)
+            + getattr(profile.sites[name].spent, key)
+            for key in ("computing", "waiting", "startup")
+        }
+        for name in own
+    }
+    assert totals["first"] == pytest.approx({"computing": 7 * 0.25, "waiting": 7 * 0.25, "startup": 3.0})
+    assert totals["second"] == pytest.approx({"computing": 7 * 0.5, "waiting": 0.0, "startup": 0.0})
+
+
 def test_a_failure_reaches_what_the_clock_is_wound_around() -> None:
     seen: list[BaseException] = []
 

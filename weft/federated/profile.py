@@ -4,6 +4,11 @@ All sites share one process here, so what is measured is what each does between 
 from an answer to the next question, reading data included. `waiting` is what it would be if all sites computed at once
 on machines like this one and messages took no time: in every turn each waits for the slowest.
 
+What is done for the first time takes longer, above all where it is the first time in the process: libraries are loaded,
+memory is taken. The site that comes first by name would seem slow. So what a turn took longer than the next one of its
+kind at the same site is told apart, as `startup`. What those who watch the whole study do with what they hear through
+one of the sites is nobody's.
+
 A driver need not know of it: the clock is wound around what a site does.
 """
 
@@ -11,7 +16,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
@@ -37,12 +43,15 @@ _MOST_SHOWN = 8  # sites of the live table
 class Spent:
     """What a site spent on a part of the study: seconds, steps with items, items, messages and bytes.
 
+    `startup` are seconds by which what it did for the first time took longer than the next time; they are not in
+    `computing`.
     `processor` counts the seconds of all threads of the process while the site was computing, estimated from one of
     every seven messages.
     """
 
     computing: float = 0.0
     waiting: float = 0.0
+    startup: float = 0.0
     processor: float = 0.0
     steps: int = 0
     items: int = 0
@@ -77,11 +86,17 @@ class Profile:
     def __init__(self, directory: RunDirectory, names: list[str]) -> None:
         self.rows = History(directory.sites_profile_file)
         self.sites = {name: SiteClock(self, name) for name in names}
+        self._first: dict[str, dict[str, tuple[float, int]]] = {}  # by kind of turn, when it first came: what each site
+        # took, and how many rows of it there were
+        self._settled: set[str] = set()  # kinds of turns that have come again
 
     def turn_over(self) -> None:
         """Everybody has computed: those who were done early waited for the slowest."""
         clocks = self.sites.values()
         slowest = max(clock.turn for clock in clocks)
+        computed = [clock for clock in clocks if clock.turn]
+        if len({clock.kind for clock in computed}) == 1:
+            self._separate(computed[0].kind, {clock.name: clock.turn for clock in computed})
         for clock in clocks:
             if clock.turn:
                 clock.spent.waiting += slowest - clock.turn
@@ -89,6 +104,23 @@ class Profile:
             if clock.due is not None:
                 clock.write_row(clock.due)
                 clock.due = None
+
+    def _separate(self, kind: str, turns: Mapping[str, float]) -> None:
+        """When a kind of turn comes again, it is known what the first one took longer, and others waited for it."""
+        if kind not in self._first:
+            self._first[kind] = {name: (seconds, self.sites[name].written) for name, seconds in turns.items()}
+            return
+        first = self._first[kind]
+        if kind in self._settled or first.keys() != turns.keys():
+            return
+        self._settled.add(kind)
+        usual = {name: min(seconds, turns[name]) for name, (seconds, _) in first.items()}
+        slowest, later = max(seconds for seconds, _ in first.values()), max(usual.values())
+        for name, (seconds, written) in first.items():
+            waited = (slowest - seconds) - (later - usual[name])
+            self.sites[name].set_apart(seconds - usual[name], waited, written)
+        if any(self.sites[name].written > written for name, (_, written) in first.items()):
+            self.rows.restore(list(self.rows.rows))
 
     def finish(self) -> None:
         """Write what came after the last epoch: the final scores."""
@@ -137,6 +169,7 @@ class SiteClock(Observer):
     def __init__(self, profile: Profile, name: str) -> None:
         self.name = name
         self.turn = 0.0  # seconds computed since everybody was answered last
+        self.kind = ""  # of this turn: what was answered, and what was asked then
         self.spent, self.total, self.opening = Spent(), Spent(), Spent()  # since the last row, in all, before training
         self.due: str | None = None  # the part that a row is due of
         self.epoch, self.held = 0, 0
@@ -145,7 +178,8 @@ class SiteClock(Observer):
         self._own: History | None = None
         self._memory: dict[str, int] = {}
         self._loss: float | None = None
-        self._began = self._processor = 0.0
+        self._began = self._processor = self._heard = 0.0
+        self._asked = ""
         self._advances, self._looks, self._started = 0, False, False
         self._sampled = [0.0, 0.0]  # seconds, and seconds of processors, of the messages that were looked at
 
@@ -160,17 +194,58 @@ class SiteClock(Observer):
         self._advances += 1
         if self._looks:
             self._processor = time.process_time()
+        self._heard = 0.0
         self._began = time.perf_counter()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        seconds = time.perf_counter() - self._began
+        seconds = time.perf_counter() - self._began - self._heard
         self.turn += seconds
         self.spent.computing += seconds
         if self._looks:
             self._sampled[0] += seconds
-            self._sampled[1] += time.process_time() - self._processor
+            self._sampled[1] += max(0.0, time.process_time() - self._processor - self._heard)
+
+    def asks(self, tag: str) -> None:
+        """What it has come to: the next question."""
+        self.kind, self._asked = f"{self._asked} to {tag}", tag
+
+    @contextmanager
+    def not_its_own(self) -> Iterator[None]:
+        """What happens inside is told through this site, but is not its work."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._heard += time.perf_counter() - began
+
+    def set_apart(self, startup: float, waited: float, written: int) -> None:
+        """Take what the first turn of a kind took longer from what was computed, and what it made this site wait from
+        its waiting.
+
+        Args:
+            startup, waited: seconds.
+            written: how many rows of this site were written before that turn.
+        """
+        own = [row for row in self._profile.rows.rows if row["site"] == self.name][written:]
+        changes = {"computing": -startup, "startup": startup, "waiting": -waited}
+        if own and own[0]["computing"]:  # of what is not yet written it is estimated with the row
+            whole, processor = float(own[0]["computing"]), float(own[0]["processor"] or 0)
+            changes["processor"] = -processor * min(1.0, startup / whole)
+        for key, change in changes.items():
+            if own:
+                before = float(own[0][key] or 0)
+                own[0][key] = round(max(0.0, before + change), 6)
+                for spent in [self.total, *([self.opening] if own[0]["part"] == "opening" else [])]:
+                    setattr(spent, key, getattr(spent, key) + float(own[0][key]) - before)
+            else:
+                setattr(self.spent, key, max(0.0, getattr(self.spent, key) + change))
+
+    @property
+    def written(self) -> int:
+        """How many rows of this site are written."""
+        return sum(row["site"] == self.name for row in self._profile.rows.rows)
 
     def on_build(self, run: Run) -> None:
         self._run = run
@@ -288,7 +363,9 @@ class _Timed(Generator[Collective, Answer, RunResult]):
 
     def send(self, answer: Answer) -> Collective:
         with self._clock:
-            return self._steps.send(answer)
+            asked = self._steps.send(answer)
+        self._clock.asks(asked.tag)
+        return asked
 
     def throw(self, *error: Any) -> Collective:
         return self._steps.throw(*error)

@@ -244,7 +244,8 @@ class _Study:
         resuming = self._resuming() if self.resumed else None
         self._join(resuming)
         self.watching = self._watching()
-        self.watchers = Watchers(self.watching, self.hub.members[0], self.sites)
+        apart = {name: clock.not_its_own for name, clock in self.profile.sites.items()}
+        self.watchers = Watchers(self.watching, self.hub.members[0], self.sites, apart)
         for name in self.names:
             path = self.directory.sites / name
             opened = RunDirectory.open(path, writing=True) if self.resumed else RunDirectory.create(path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,10 +64,14 @@ class Watchers:
         watching: who watches.
         first: name of the site that is listened to until one is there.
         sites: of the study, in order of names; they may come later.
+        apart: by name of a site, what is done around telling what is heard there, whose time is not the site's.
     """
 
-    def __init__(self, watching: Sequence[Observer], first: str, sites: Sequence[Site]) -> None:
-        self.observers = Observers(list(watching))
+    def __init__(
+        self, watching: Sequence[Observer], first: str, sites: Sequence[Site],
+        apart: Mapping[str, Callable[[], AbstractContextManager[None]]],
+    ) -> None:  # fmt: skip
+        self.observers, self.apart = Observers(list(watching)), apart
         self._first, self._sites = first, sites
         self._heard: Site | None = None
 
@@ -109,7 +114,8 @@ class _AtSite(Observer):
 
     def _tell(self, event: str, told: object) -> None:
         if self._watchers.listen_to(self._name):
-            self._watchers.observers.notify(event, told)
+            with self._watchers.apart[self._name]():
+                self._watchers.observers.notify(event, told)
 
 
 class ShownAsStudy(Observer):

@@ -86,12 +86,13 @@ def _kinds(moved: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def site_costs(study: StudyFiles) -> dict[str, dict[str, float]]:
     """What each site took so far, by name: seconds, messages and bytes in all, and memory at most.
 
-    `computing`, `waiting` and `processor` count from the first step on; `opening` is the time to open and build.
+    `computing`, `waiting`, `startup` and `processor` count from the first step on; `opening` is the time to open and
+    build.
     """
     found = {}
     for name, rows in study.spent.items():
         later = [row for row in rows if row.get("part") != "opening"]
-        costs = {key: _sum(later, key) for key in ("computing", "waiting", "processor")}
+        costs = {key: _sum(later, key) for key in ("computing", "waiting", "startup", "processor")}
         costs["opening"] = _sum([row for row in rows if row.get("part") == "opening"], "computing")
         costs |= {key: _sum(rows, key) for key in _COUNTS}
         found[name] = costs | {key: max((_sum([row], key) for row in rows), default=0.0) for key in _MEMORY}
@@ -113,16 +114,18 @@ def time_table(study: StudyFiles) -> Table | None:
         computing, waiting = costs["computing"], costs["waiting"]
         share = computing / (computing + waiting) if computing + waiting else 0.0
         rows.append([name, *map(duration, (computing, waiting)), f"{share:.0%}",
-                     *map(duration, (costs["processor"], costs["opening"]))])  # fmt: skip
+                     *map(duration, (costs["processor"], costs["startup"], costs["opening"]))])  # fmt: skip
     if not rows:
         return None
     note = (
         "Computing: from each answer to the next message, reading data included, as measured with all sites taking "
         "turns in one process. Waiting: how long the site would have waited for the slowest, had all computed at once "
-        "on machines like this one and had messages taken no time. What only the first site pays in one process, such "
-        "as loading libraries, is in its time to open and in its first step."
+        "on machines like this one and had messages taken no time. Start-up: by how much what a site did for the first "
+        "time took longer than the next time, which is in neither: there, and in its time to open, the first site pays "
+        "for what all in one process need, such as loading libraries."
     )
-    return Table("Computing and waiting", ["Site", "Computing", "Waiting", "Busy", "Processor", "To open"], rows, note)
+    head = ["Site", "Computing", "Waiting", "Busy", "Processor", "Start-up", "To open"]
+    return Table("Computing and waiting", head, rows, note)
 
 
 def traffic_table(study: StudyFiles) -> Table | None:
