@@ -37,7 +37,7 @@ class RunConfig(Section):
     timeout: Positive = 600.0
     """Seconds that an exchange between processes may take before it is an error."""
     num_workers: AutoOrCount = "auto"
-    """Number of processes that load data, for each that trains; auto shares this machine among those that train on it."""
+    """Number of processes that load data, for each that trains; auto: what this machine bears, for all of them."""
     cache: Literal["none", "memory", "disk"] = "none"
     """Where items are kept after the base transforms: nowhere, in memory, or on disk in `.cache` below `output`."""
     output: FilePath = Path("runs")

@@ -37,7 +37,13 @@ class Batch:
         non_blocking: bool = False,
         memory_format: torch.memory_format | None = None,
     ) -> Batch:
-        """The batch with inputs and targets on a device; `memory_format` is applied to inputs of its number of axes."""
+        """The batch with inputs and targets on a device.
+
+        Args:
+            device: where.
+            non_blocking: go on before pinned memory has been copied.
+            memory_format: channels_last or channels_last_3d, for inputs of 4 or of 5 axes.
+        """
 
         def move(value: Tensor) -> Tensor:
             return value.to(device, non_blocking=non_blocking)

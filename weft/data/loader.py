@@ -241,6 +241,11 @@ def build_sampler(component: Component, namespace: Namespace, split: SplitData) 
     """Build a sampler: its first argument is the split, unless the experiment gives that argument itself (as `weights`
     of torch's WeightedRandomSampler).
 
+    Args:
+        component: as the experiment names it.
+        namespace: where it is found.
+        split: what it draws from.
+
     Raises:
         ConfigError: the name is unknown, or arguments do not fit.
         UsageError: it cannot be iterated, or has no length.

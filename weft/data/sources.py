@@ -111,7 +111,17 @@ def open_data(
 
 
 def class_names(dataset: DatasetConfig, namespace: Namespace, *, base: Path, kind: TargetKind) -> list[str] | None:
-    """Names of the classes that occur in the data; None where targets are no classes, or known only from the items."""
+    """Names of the classes that occur in the data; None where targets are no classes, or known only from the items.
+
+    Args:
+        dataset: the section of the experiment.
+        namespace: where its components are found.
+        base: folder that relative paths start from.
+        kind: what targets are for the task.
+
+    Raises:
+        ConfigError, DataError: the data cannot be read.
+    """
     return encode_targets(read_parts(dataset, namespace, base), kind)[1]
 
 
@@ -148,7 +158,15 @@ def _divided(
 
 
 def fold_count(dataset: DatasetConfig, base: Path) -> int | None:
-    """Number of folds that the experiment's split has; None without cross-validation."""
+    """Number of folds that the experiment's split has; None without cross-validation.
+
+    Args:
+        dataset: the section of the experiment.
+        base: folder that relative paths start from.
+
+    Raises:
+        DataError: the folder of split files is not there, or empty.
+    """
     split = dataset.split
     if split is None:
         return None

@@ -46,6 +46,7 @@ class Sum:
         tensors: this participant's. Whoever asks leaves them alone until the answer comes.
         borrows: the answer is only read, and let go before the next question: participants of one process may then be
             handed the same tensors. Without it the answer is each one's own, to change and to keep.
+        encoding: how the tensors may be written on the way.
     """
 
     tag: str
@@ -59,7 +60,10 @@ class Sum:
 class Gather:
     """Asks for everybody's `tensors`: the answer is their concatenation along the first dimension, in order of names.
 
-    Shapes may differ in the first dimension only.
+    Args:
+        tag: what is asked.
+        tensors: this participant's; shapes may differ in the first dimension only.
+        encoding: how the tensors may be written on the way.
     """
 
     tag: str
@@ -81,6 +85,7 @@ class Robust:
         kind: "median" of each number; "trimmed_mean" of each number, without the `tolerated` largest and smallest;
             "krum", the tensors of the participant that is nearest to its neighbours.
         tolerated: so many participants may send anything.
+        encoding: how the tensors may be written on the way.
     """
 
     tag: str

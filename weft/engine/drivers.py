@@ -24,7 +24,14 @@ Steps = Generator[Collective, Answer, RunResult]
 
 
 def drive_alone(steps: Steps) -> RunResult:
-    """Run a single participant: every collective is answered with its own tensors."""
+    """Run a single participant: every collective is answered with its own tensors.
+
+    Args:
+        steps: the generator to drive, as `training` makes it.
+
+    Raises:
+        ProtocolError: it yielded inside a changed mode, or did not end with a `RunResult`.
+    """
     modes = current_modes()
     try:
         collective = next(steps)

@@ -11,14 +11,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The run is built and about to train (again, when `resumed`)."""
+    """The run is built and about to train.
+
+    Args:
+        run_path: its directory; None where nothing is written.
+        name: the experiment's.
+        epochs: how many there will be, from the beginning.
+        steps_per_epoch: optimizer steps of an epoch.
+        epoch: the first epoch that will be trained, from 0.
+        step: optimizer steps done before.
+        parameters: how many numbers those of the model are.
+        device: where it trains.
+        monitor: the score that the best epoch is chosen by.
+        resumed: whether it goes on from a saved state.
+    """
 
     run_path: Path | None
     name: str
     epochs: int
     steps_per_epoch: int
-    epoch: int  # the first epoch that will be trained, from 0
-    step: int  # optimizer steps done before
+    epoch: int
+    step: int
     parameters: int
     device: str
     monitor: str
@@ -27,8 +40,16 @@ class Start:
 
 @dataclass(slots=True)  # not frozen: made thousands of times a second, and a frozen one takes four times as long
 class Step:
-    """One optimizer step was taken. `loss` and `learning_rate` are given every `run.log_every` steps only, `loss` where
-    there were items.
+    """One optimizer step was taken.
+
+    Args:
+        epoch: the one it belongs to, from 0.
+        step: optimizer steps of the run so far, this one included.
+        batch: batches of the epoch so far.
+        batches: of the epoch.
+        items: that this participant had in the step.
+        loss: their mean loss; given every `run.log_every` steps only, where there were items.
+        learning_rate: of the first optimizer; given every `run.log_every` steps only.
     """
 
     epoch: int
@@ -42,7 +63,12 @@ class Step:
 
 @dataclass(slots=True)
 class Validation:
-    """One batch of a validation pass was done."""
+    """One batch of a validation pass was done.
+
+    Args:
+        batch: how many were done.
+        batches: of the pass.
+    """
 
     batch: int
     batches: int
@@ -50,7 +76,15 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """An epoch is over; `row` is its row in the history, `best` the best monitored value so far."""
+    """An epoch is over.
+
+    Args:
+        epoch: which one, from 0.
+        step: optimizer steps of the run so far.
+        row: its row in the history, by column.
+        improved: whether it is the best epoch so far.
+        best: the best monitored value so far; None where nothing was monitored.
+    """
 
     epoch: int
     step: int
@@ -63,7 +97,15 @@ class Epoch:
 class RunResult:
     """What a run ends with.
 
-    `scores` maps split to score name to value; `model_sha256` is the digest of the weights that were scored.
+    Args:
+        status: "finished", or what `result.json` may say else.
+        epochs, steps: how many were trained.
+        seconds: that this process took; of a resumed run since it went on.
+        scores: split to score name to value.
+        best_epoch: from 1; None where nothing was monitored.
+        best_value: of the monitored score, in that epoch.
+        model_sha256: digest of the weights that were scored.
+        skipped_items: names of the items of training that could not be loaded.
     """
 
     status: str
@@ -91,22 +133,27 @@ class Observer:
         """The run (a `weft.engine.run.Run`) is built: the place for hooks that look at what goes through it."""
 
     def on_start(self, start: Start) -> None:
-        """The run begins or goes on."""
+        """The run begins or goes on; `start` says from where."""
 
     def on_step(self, step: Step) -> None:
         """An optimizer step was taken."""
 
     def on_validation(self, progress: Validation) -> None:
-        """A batch of validation data was scored."""
+        """A batch of validation data was scored; `progress` says how many."""
 
     def on_epoch(self, epoch: Epoch) -> None:
         """An epoch was trained and, where it is due, validated."""
 
     def on_checkpoint(self, path: Path, kind: str) -> None:
-        """A checkpoint (`kind` is "last" or "best") lies safely on the disk."""
+        """A checkpoint lies safely on the disk.
+
+        Args:
+            path: the file.
+            kind: "last" or "best".
+        """
 
     def on_end(self, result: RunResult) -> None:
-        """The run is over and scored."""
+        """The run is over and scored: `result` has the scores."""
 
     def on_error(self, error: BaseException) -> None:
         """The run fails or stops with `error`."""

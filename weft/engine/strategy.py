@@ -77,27 +77,42 @@ class Strategy:
         self.participant, self.participants = participant, participants
 
     def watch(self, model: nn.Module) -> None:
-        """Look at the model before training, for example to register hooks."""
+        """Look at the model before training, for example to register hooks.
+
+        Args:
+            model: under the names of the user's model, not compiled.
+        """
 
     def loss_term(self, model: nn.Module) -> Tensor | None:
-        """A term added to every loss of this participant (FedProx)."""
+        """A term added to every loss of this participant (FedProx): a scalar that gradients flow from, or None.
+
+        Args:
+            model: with the weights before the step.
+        """
         return None
 
     def last_backward(self, parameters: list[nn.Parameter]) -> None:
         """Called before the backward pass after which the gradients of an update are complete; not where there are no
         items.
+
+        Args:
+            parameters: those that the update trains.
         """
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
-        """Called once per update and accumulation window, before unscaling and clipping; writes gradients in place."""
+        """Called once per update and accumulation window, before unscaling and clipping; writes gradients in place.
+
+        Args:
+            gradients: of one network, with the weight of what they are from; a participant without items has weight 0.
+        """
         return
         yield  # makes this a generator
 
     def after_step(self, model: nn.Module) -> None:
-        """Called after every optimizer step of this participant."""
+        """Called after every optimizer step of this participant, with the new weights in `model`."""
 
     def end_of_round(self, model: nn.Module) -> Exchange:
-        """Called at the end of every round."""
+        """Called at the end of every round; writes the parameters of `model` in place."""
         return
         yield
 
@@ -106,7 +121,11 @@ class Strategy:
         return type(self).end_of_round is not Strategy.end_of_round
 
     def own_tensors(self, model: nn.Module) -> frozenset[str]:
-        """Names of the parameters and buffers that never leave a participant and may differ between them."""
+        """Names of the parameters and buffers that never leave a participant and may differ between them.
+
+        Args:
+            model: under the names of the user's model.
+        """
         return frozenset(name for name, _ in model.named_buffers()) if self.buffers == "private" else frozenset()
 
     def returned(self) -> None:

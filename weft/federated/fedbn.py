@@ -16,6 +16,9 @@ class FedBN(FedAvg):
 
     Weights and running statistics of normalisation layers (batch, instance, group, layer) stay at the site, so sites
     end with models of their own. As FedAvg, 4 bytes each way per round (float32) for each parameter that travels.
+
+    Args:
+        steps_per_round, aggregate, tolerated: see `FedAvg`.
     """
 
     buffers = "private"

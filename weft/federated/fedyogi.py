@@ -10,7 +10,11 @@ from weft.federated.fedadam import FedAdam
 class FedYogi(FedAdam):
     """Reddi et al., 2021, "Adaptive Federated Optimization", arXiv:2003.00295, algorithm 2, with the rule of Yogi.
 
-    Arguments and bytes are those of `FedAdam`: 4 · parameters + 8 bytes each way per round (float32).
+    Bytes are those of `FedAdam`: 4 · parameters + 8 each way per round (float32).
+
+    Args:
+        learning_rate, beta1, beta2, tau: see `FedAdam`.
+        steps_per_round, aggregate, tolerated: see `FedAvg`.
     """
 
     def next_second(self, second: Tensor, square: Tensor) -> Tensor:

@@ -110,7 +110,14 @@ class ScoreBook:
         return [loss, *(state for accumulator in self._accumulators for state in accumulator.states())]
 
     def load_states(self, states: Sequence[Tensor]) -> None:
-        """Take the pooled sums: from now on, until `reset`, the scores are those of all participants together."""
+        """Take the pooled sums: from now on, until `reset`, the scores are those of all participants together.
+
+        Args:
+            states: as `states` gives them, summed over the participants.
+
+        Raises:
+            ProtocolError: their shapes are not those of this participant's.
+        """
         own = self.states()
         shapes = [tuple(state.shape) for state in states]
         if shapes != [tuple(state.shape) for state in own]:
@@ -126,7 +133,14 @@ class ScoreBook:
         return parts or None
 
     def load_gathered(self, gathered: Sequence[Tensor]) -> None:
-        """Take the gatherable tensors of all participants, each concatenated along the first dimension."""
+        """Take the gatherable tensors of all participants.
+
+        Args:
+            gathered: as `gatherable` gives them, each concatenated along the first dimension.
+
+        Raises:
+            ProtocolError: there are more or fewer than this participant has.
+        """
         self._gathered = [part.detach().cpu() for part in gathered]
         at = 0
         for accumulator in self._accumulators:
@@ -211,6 +225,9 @@ class ScoreBook:
 
     def mode(self, name: str) -> Mode:
         """Which direction of a score is better: "min" or "max".
+
+        Args:
+            name: of the score, or of one of its values per class.
 
         Raises:
             UsageError: there is no such score, or it does not say.

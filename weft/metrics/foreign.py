@@ -24,7 +24,12 @@ class Metric(Protocol):
     """
 
     def update(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add a batch: probabilities (classification), label maps (segmentation) or numbers (regression)."""
+        """Add a batch of n items.
+
+        Args:
+            predictions: probabilities [n, classes] (binary: [n]), label maps [n, ...], or numbers as the targets'.
+            targets: classes [n], label maps [n, ...], or numbers.
+        """
 
     def compute(self) -> Any:
         """The value: a number, a tensor (one number per class) or a dictionary."""

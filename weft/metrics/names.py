@@ -196,7 +196,15 @@ def snake_case(name: str) -> str:
 
 
 def check_arguments(name: str, arguments: Mapping[str, object]) -> None:
-    """Raise a UsageError when a score is given an argument that it does not have."""
+    """See whether a score has the arguments that it is given.
+
+    Args:
+        name: of the score.
+        arguments: by name.
+
+    Raises:
+        UsageError: there is no such score, or it has no such argument.
+    """
     allowed = find_metric(name).arguments
     for argument in arguments:
         if argument not in allowed:

@@ -29,13 +29,22 @@ ALWAYS_TREE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class SurfaceDistances:
-    """Distances of all surface voxels of the prediction to the truth's surface, and the other way round; float64."""
+    """Distances between the surfaces of a prediction and of the truth, in the units of the spacing.
+
+    Args:
+        to_truth: of each surface voxel of the prediction to the truth's surface, float64 [n].
+        to_prediction: of each surface voxel of the truth to the prediction's surface, float64 [m].
+    """
 
     to_truth: Array
     to_prediction: Array
 
     def hausdorff(self, percentile: float = 100.0) -> float:
-        """Larger of the two directed percentiles (100: the Hausdorff distance); nan when a structure is missing."""
+        """Larger of the two directed percentiles; nan when a structure is missing.
+
+        Args:
+            percentile: from 0 to 100, which gives the Hausdorff distance.
+        """
         if not self.defined:
             return float("nan")
         return float(max(numpy.percentile(part, percentile) for part in (self.to_truth, self.to_prediction)))
@@ -48,7 +57,11 @@ class SurfaceDistances:
 
     def within(self, tolerance: float) -> float:
         """Normalised surface Dice (Nikolov et al. 2018, arXiv:1809.04430, counted in voxels): share of surface voxels
-        within the tolerance; 0 when one structure is missing, nan when both are."""
+        within the tolerance; 0 when one structure is missing, nan when both are.
+
+        Args:
+            tolerance: from 0, in the units of the spacing.
+        """
         total = self.to_truth.size + self.to_prediction.size
         if not total:
             return float("nan")

@@ -21,7 +21,11 @@ _FONT = 'style="font-family:ui-sans-serif,system-ui,sans-serif"'
 
 @dataclass(frozen=True, slots=True)
 class Drawings:
-    """Figures of a run; a notebook shows them, `svgs` are their files' contents."""
+    """Figures of a run, which a notebook shows.
+
+    Args:
+        svgs: the contents of their files.
+    """
 
     svgs: list[str]
 
@@ -30,7 +34,11 @@ class Drawings:
         return f'<div style="display:flex;flex-wrap:wrap;gap:1rem 2rem">{images}</div>'
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write each figure into a .svg file, named by its title; returns the files."""
+        """Write each figure into a .svg file, named by its title; returns the files.
+
+        Args:
+            folder: made where it is not there.
+        """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         files = []
@@ -44,6 +52,9 @@ class Drawings:
 def drawings(run_path: Path) -> Drawings:
     """The curves of a run: losses, scores, learning rate, throughput.
 
+    Args:
+        run_path: its directory.
+
     Raises:
         RunDirectoryError: there is no run.
     """
@@ -54,7 +65,14 @@ def drawings(run_path: Path) -> Drawings:
 
 
 def overview(run_path: Path) -> str:
-    """A run as a piece of HTML: name, a few sentences, final scores, where the report lies."""
+    """A run as a piece of HTML: name, a few sentences, final scores, where the report lies.
+
+    Args:
+        run_path: its directory.
+
+    Raises:
+        RunDirectoryError: there is no run.
+    """
     files = read_run(run_path)
     told = "".join(f"<p style='margin:0.2em 0'>{escape(sentence)}</p>" for sentence in summary(files))
     scores = final_scores(files)

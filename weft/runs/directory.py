@@ -162,7 +162,11 @@ class RunDirectory:
         write_json(target, value)
 
     def result(self) -> dict[str, Any] | None:
-        """What came out (result.json); None while the run has not ended."""
+        """What came out (result.json); None while the run has not ended.
+
+        Raises:
+            RunDirectoryError: the file is damaged.
+        """
         if not self.result_file.exists():
             return None
         result = self.read_json(self.result_file)

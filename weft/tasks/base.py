@@ -49,6 +49,9 @@ class Task:
         Args:
             loss: the configured loss, None for the task's own.
             class_names: names of the classes, where targets are classes.
+
+        Raises:
+            ConfigError: the loss is no mean.
         """
         self.class_names = class_names
         self.classes = len(class_names) if class_names else 1
@@ -71,6 +74,12 @@ class Task:
     def optimizer(self, network: str) -> Optimizer:
         """The optimizer that the task brings for one of its networks, where the experiment names `OwnOptimizer`. Called
         after `networks`.
+
+        Args:
+            network: its name in `updates`.
+
+        Raises:
+            ConfigError: this task brings none.
         """
         raise ConfigError(
             f"training.optimizer is OwnOptimizer, but task {type(self).__name__} brings none for '{network}'",
@@ -78,11 +87,24 @@ class Task:
         )
 
     def scheduler(self, network: str, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
-        """The schedule that the task brings for the optimizer of a network, where the experiment names none."""
+        """The schedule that the task brings for the optimizer of a network, where the experiment names none.
+
+        Args:
+            network: its name in `updates`.
+            optimizer: whose learning rate it sets.
+        """
         return None
 
     def training_step(self, model: nn.Module, batch: Batch) -> Iterable[Update]:
-        """One step's updates for a batch, already on the model's device."""
+        """One step's updates for a batch.
+
+        Args:
+            model: prepared (compiled or wrapped), in training mode.
+            batch: on the model's device; inputs [n, ...] or a tuple of such.
+
+        Raises:
+            DataError: model, loss and batch do not fit, told with their shapes.
+        """
         outputs, regularization = self.forward(model, batch)
         targets = self.targets_for_loss(outputs, batch)
         loss = self.loss_of(outputs, targets)
@@ -91,7 +113,15 @@ class Task:
         return (Update(loss, self.weight(outputs, targets, batch)),)
 
     def evaluation_step(self, model: nn.Module, batch: Batch) -> Evaluation:
-        """Outputs and loss of a batch; called in evaluation mode without gradients."""
+        """Outputs and loss of a batch; called without gradients.
+
+        Args:
+            model: prepared, in evaluation mode.
+            batch: on the model's device; without targets there is no loss.
+
+        Raises:
+            DataError: model, loss and batch do not fit, told with their shapes.
+        """
         outputs, _ = self.forward(model, batch)
         if batch.targets is None:
             return Evaluation(outputs, None, None, batch.size)
@@ -105,7 +135,16 @@ class Task:
         )
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Outputs of the model and, where it returns `(output, regularization_loss)`, its regularisation."""
+        """Outputs of the model and, where it returns `(output, regularization_loss)`, its regularisation.
+
+        Args:
+            model: prepared; several inputs are its positional arguments.
+            batch: on the model's device.
+
+        Raises:
+            DataError: the model failed, or returned something else.
+            ConfigError: it normalises over a batch of one item.
+        """
         try:
             answer = model(*batch.inputs) if isinstance(batch.inputs, tuple) else model(batch.inputs)
         except (WeftError, torch.OutOfMemoryError):
@@ -123,7 +162,16 @@ class Task:
         return answer, None
 
     def loss_of(self, outputs: Tensor, targets: Any) -> Tensor:
-        """Mean loss of a batch."""
+        """Mean loss of a batch: a scalar that gradients flow from.
+
+        Args:
+            outputs: of the model, [n, ...].
+            targets: what `targets_for_loss` gave.
+
+        Raises:
+            ConfigError: there is no loss.
+            DataError: the loss failed, or returned no scalar.
+        """
         if self.loss is None:
             raise ConfigError(f"task {type(self).__name__} has no loss", "name one: training.loss: ...")
         return self._apply_loss(self.loss, outputs, targets)
@@ -158,7 +206,16 @@ class Task:
         return batch.targets
 
     def weight(self, outputs: Tensor, targets: Any, batch: Batch) -> float | Tensor:
-        """What the mean loss is a mean over; items unless the loss weighs classes or leaves items out."""
+        """What the mean loss is a mean over; items unless the loss weighs classes or leaves items out.
+
+        Args:
+            outputs: of the model, [n, ...].
+            targets: what `targets_for_loss` gave.
+            batch: has `size` items, n.
+
+        Returns:
+            a number from 0: what batches and participants are put together by.
+        """
         class_weights = getattr(self.loss, "weight", None)
         ignored = getattr(self.loss, "ignore_index", -100)
         if isinstance(self.loss, nn.CrossEntropyLoss | nn.NLLLoss) and (
@@ -169,7 +226,11 @@ class Task:
         return float(batch.size)
 
     def predictions(self, outputs: Tensor) -> dict[str, Tensor]:
-        """What `weft predict` writes per item, by column name; first dimension items."""
+        """What `weft predict` writes per item, by column name; first dimension items.
+
+        Args:
+            outputs: of the model, [n, ...].
+        """
         return {"output": outputs}
 
     def build_scores(self, metrics: Sequence[Any] | None, *, gather: bool = True) -> ScoreBook:
