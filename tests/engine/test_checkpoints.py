@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.engine.background import BackgroundCheckpoints
-from weft.engine.checkpoints import CheckpointFolder, Saved, read_checkpoint
+from weft.engine.checkpoint_files import read_checkpoint
+from weft.engine.checkpoints import CheckpointFolder, Saved
 from weft.engine.monitoring import BestEpoch
 from weft.engine.weights import read_weights
 from weft.errors import RunDirectoryError

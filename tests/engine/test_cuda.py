@@ -17,7 +17,8 @@ from tests.engine.test_training import Poisoned, Recorder, _interrupt_after
 from weft.config import Component
 from weft.engine import drive_alone, training
 from weft.engine.background import BackgroundCheckpoints
-from weft.engine.checkpoints import CheckpointFolder, read_checkpoint
+from weft.engine.checkpoint_files import read_checkpoint
+from weft.engine.checkpoints import CheckpointFolder
 from weft.engine.determinism import reproducible
 from weft.errors import NotFiniteError
 from weft.nets import SmallCNN, UNet

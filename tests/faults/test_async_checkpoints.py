@@ -13,7 +13,7 @@ import torch
 
 from tests.faults.nursery import Nursery
 from tests.faults.runs import VARIANTS, outcome, result_of, write_experiment
-from weft.engine.checkpoints import read_checkpoint, scored_weights_of
+from weft.engine.checkpoint_files import read_checkpoint, scored_weights_of
 
 # A moving average, several best epochs, and epochs that are better and worse than those before them.
 CHANGES: dict[str, Any] = VARIANTS["warm-up and average"] | {

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.nursery import Nursery
 from tests.faults.runs import outcome, result_of, write_experiment
-from weft.engine.checkpoints import read_checkpoint
+from weft.engine.checkpoint_files import read_checkpoint
 
 
 @pytest.fixture(scope="module")

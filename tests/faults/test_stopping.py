@@ -13,7 +13,7 @@ import torch
 from tests.faults.nursery import Ended, Nursery, wait_until
 from tests.faults.runs import outcome, result_of, write_experiment
 from weft.data.order import permutation
-from weft.engine.checkpoints import read_checkpoint
+from weft.engine.checkpoint_files import read_checkpoint
 
 
 def checkpoints_of(run: Path) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from weft.engine.checkpoints import Saved, best_steps, scored_weights_of
+from weft.engine.checkpoint_files import best_steps, scored_weights_of
+from weft.engine.checkpoints import Saved
 
 
 class CheckpointMemory:

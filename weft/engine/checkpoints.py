@@ -12,15 +12,25 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
+from weft.engine.checkpoint_files import (
+    NAME,
+    Boundary,
+    best_steps,
+    boundary_of,
+    read_checkpoint,
+    scored_weights_of,
+    size_of,
+    step_of,
+    write_checkpoint,
+)
 from weft.engine.shard_files import damage_of, sweep_folders
 from weft.engine.state import plain
 from weft.errors import CheckpointError
@@ -28,12 +38,8 @@ from weft.runs.files import sweep, write_atomically
 
 logger = logging.getLogger("weft")
 
-_NAME = re.compile(r"(?P<kind>last|best)-(?P<step>\d{9})-(?P<digest>[0-9a-f]{16})\.pt")
 _SMALL = 16 * 2**20  # bytes
 
-# Epoch, batch and step of a state, and 1 where the epoch's steps were all taken: a run that is stopped in validation
-# may have saved after its last step before.
-Boundary = tuple[int, int, int, int]
 Saved = tuple[Path, str]  # a file that lies safely on the disk, and its kind: "last" or "best"
 
 
@@ -88,7 +94,7 @@ class _Kept:
     @classmethod
     def of(cls, file: Path, state: dict[str, Any], *, apart: bool) -> Self:
         folder = state["shards"]["folder"] if "shards" in state else None
-        return cls(file, _boundary(state) if apart else _step(file), best_steps(state), folder)
+        return cls(file, boundary_of(state) if apart else step_of(file), best_steps(state), folder)
 
 
 class CheckpointFolder:
@@ -123,7 +129,7 @@ class CheckpointFolder:
             step: optimizer steps taken.
             best: the weights of this state are among the best so far.
         """
-        small = _size(state) <= self.small
+        small = size_of(state) <= self.small
         # Best weights come first: a state never refers to weights that are not there yet.
         saved = self.save_best(scored_weights_of(state), step) if best and not small else []
         path, twin = self._write("last", state, step, also="best" if best and small else None)
@@ -157,11 +163,11 @@ class CheckpointFolder:
         found = self._newest("last", lambda file: True)
         if found is None:
             return None
-        step = _step(found[0])
+        step = step_of(found[0])
         file, state = found
         for twin in self._files("last"):
-            if _step(twin) == step and twin != file and not isinstance(content := self._read(twin), str):
-                file, state = max((file, state), (twin, content), key=lambda one: _boundary(one[1]))
+            if step_of(twin) == step and twin != file and not isinstance(content := self._read(twin), str):
+                file, state = max((file, state), (twin, content), key=lambda one: boundary_of(one[1]))
         self._kept = [_Kept.of(file, state, apart=self.apart), *self._older(step)]
         if "shards" in state:
             state["shards"]["folder"] = str((self.folder / state["shards"]["folder"]).absolute())
@@ -172,12 +178,12 @@ class CheckpointFolder:
     def boundaries(self) -> list[Boundary]:
         """Where the sound states were saved, newest first."""
         contents = (self._read(file) for file in self._files("last"))
-        return [_boundary(content) for content in contents if not isinstance(content, str)]
+        return [boundary_of(content) for content in contents if not isinstance(content, str)]
 
     def give_up(self, boundary: Boundary) -> None:
         """Remove the states of one of `boundaries`: a run that goes on from an earlier one saves another there."""
         for file in self._files("last"):
-            if not isinstance(content := self._read(file), str) and _boundary(content) == boundary:
+            if not isinstance(content := self._read(file), str) and boundary_of(content) == boundary:
                 file.unlink(missing_ok=True)
 
     def load_at(self, boundary: Boundary) -> dict[str, Any]:
@@ -188,8 +194,8 @@ class CheckpointFolder:
         """
         for file in self._files("last"):
             content = self._read(file)
-            if not isinstance(content, str) and _boundary(content) == tuple(boundary):
-                self._kept = [_Kept.of(file, content, apart=self.apart), *self._older(_step(file))]
+            if not isinstance(content, str) and boundary_of(content) == tuple(boundary):
+                self._kept = [_Kept.of(file, content, apart=self.apart), *self._older(step_of(file))]
                 return content
         raise CheckpointError(
             f"{self.folder} holds no sound state of step {boundary[2]}", "start the run again in a new directory"
@@ -201,7 +207,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: they are damaged or missing.
         """
-        found = self._newest("best", lambda file: _step(file) == step)
+        found = self._newest("best", lambda file: step_of(file) == step)
         if found is None:
             raise CheckpointError(
                 f"the weights of the best epoch (step {step}) are missing from {self.folder}",
@@ -219,7 +225,7 @@ class CheckpointFolder:
 
     def best_file(self, step: int) -> Path | None:
         """The file of the weights saved as best at `step`."""
-        return next((file for file in self._files("best") if _step(file) == step), None)
+        return next((file for file in self._files("best") if step_of(file) == step), None)
 
     def settle(self, *, wait: bool) -> list[Saved]:
         """Nothing: what was saved was told at once."""
@@ -233,9 +239,9 @@ class CheckpointFolder:
         def named(kind: str, digest: str) -> Path:
             return self.folder / f"{kind}-{step:09d}-{digest[:16]}.pt"
 
-        if _size(content) > self.small:
+        if size_of(content) > self.small:
             path = write_atomically(
-                self.folder / f"{kind}-{step:09d}.pt", lambda file: named(kind, _write(content, file))
+                self.folder / f"{kind}-{step:09d}.pt", lambda file: named(kind, write_checkpoint(content, file))
             )
             self._remove_twins(path)
             return path, None
@@ -256,7 +262,7 @@ class CheckpointFolder:
         if kind == "last" and self.apart:
             return
         for twin in self._files(kind):
-            if _step(twin) == _step(path) and twin != path:
+            if step_of(twin) == step_of(path) and twin != path:
                 twin.unlink(missing_ok=True)
 
     def _clear(self) -> None:
@@ -271,14 +277,14 @@ class CheckpointFolder:
     def _clear_best(self, wanted: set[int]) -> None:
         needed = wanted.union(*(kept.best for kept in self._kept))
         for old in self._files("best"):
-            if _step(old) not in needed:
+            if step_of(old) not in needed:
                 old.unlink(missing_ok=True)
 
     def _older(self, step: int) -> list[_Kept]:
         """Sound states before `step` that are still wanted when the next one is saved."""
         found: list[_Kept] = []
         for file in self._files("last"):
-            if _step(file) >= step or len(found) >= self.keep - 2:
+            if step_of(file) >= step or len(found) >= self.keep - 2:
                 continue
             content = self._read(file)
             if not isinstance(content, str):
@@ -299,9 +305,9 @@ class CheckpointFolder:
     def _files(self, kind: str) -> list[Path]:
         """Checkpoints of a kind, newest first."""
         found = [
-            file for file in self.folder.iterdir() if (match := _NAME.fullmatch(file.name)) and match["kind"] == kind
+            file for file in self.folder.iterdir() if (match := NAME.fullmatch(file.name)) and match["kind"] == kind
         ]
-        return sorted(found, key=_step, reverse=True)
+        return sorted(found, key=step_of, reverse=True)
 
     def _newest(self, kind: str, wanted: Callable[[Path], bool]) -> tuple[Path, dict[str, Any]] | None:
         files = [file for file in self._files(kind) if wanted(file)]
@@ -319,77 +325,3 @@ class CheckpointFolder:
                 "restore the folder from a backup, or start the run again in a new directory",
             )
         return None
-
-
-def read_checkpoint(file: Path) -> dict[str, Any] | str:
-    """The content of a checkpoint file, or in words why it is not sound."""
-    match = _NAME.fullmatch(file.name)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        return error.strerror or "cannot be read"
-    if match is not None and hashlib.sha256(data).hexdigest()[:16] != match["digest"]:
-        return f"its {len(data)} bytes are not those that were written"
-    content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return content if isinstance(content, dict) else "it does not hold a state"
-
-
-def scored_weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights that scores are taken from, of a state or of best weights: the moving average where there is one."""
-    weights: dict[str, Tensor] = content["model"] if content.get("average") is None else content["average"]
-    return weights
-
-
-def best_steps(state: dict[str, Any]) -> set[int]:
-    """The steps whose best weights a state refers to."""
-    best = state["best"]
-    return {step for step in (best["step"], *(step for _, _, step in best.get("kept", ()))) if step is not None}
-
-
-def _size(content: Any) -> int:
-    """Bytes of the tensors in it, those that are there twice counted twice."""
-    if isinstance(content, Tensor):
-        return content.nbytes
-    parts = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
-    return sum(_size(part) for part in parts)
-
-
-def _write(content: dict[str, Any], file: BinaryIO) -> str:
-    """Write a checkpoint's content into an open file; returns the digest of its bytes."""
-    digesting = _Digesting(file)
-    try:
-        torch.save(content, cast(BinaryIO, digesting))
-    except Exception:
-        if digesting.refused is not None:  # torch, whose words they hide behind, knows only that writing failed
-            raise digesting.refused from None
-        raise
-    return digesting.digest.hexdigest()
-
-
-class _Digesting:
-    """A file whose bytes are digested on their way into it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.digest = file, hashlib.sha256()
-        self.refused: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.refused = error
-            raise
-
-    def flush(self) -> None:
-        """What is written goes on at once."""
-
-
-def _boundary(state: dict[str, Any]) -> Boundary:
-    position = state["position"]
-    return position["epoch"], position["batch"], position["step"], int(state["sums"]["buffers_averaged"])
-
-
-def _step(file: Path) -> int:
-    match = _NAME.fullmatch(file.name)
-    return int(match["step"]) if match else -1

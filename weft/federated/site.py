@@ -16,7 +16,7 @@ from weft.config import Experiment
 from weft.data import Data, class_names, measure
 from weft.engine import CheckpointFolder, Collective, Membership, Observer, Run, RunResult, build_run, training
 from weft.engine.background import BackgroundCheckpoints
-from weft.engine.checkpoints import Boundary
+from weft.engine.checkpoint_files import Boundary
 from weft.engine.collectives import Answer
 from weft.engine.drivers import Steps
 from weft.engine.loaders import batches_of_epoch
