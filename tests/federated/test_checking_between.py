@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.federated.checked import (
     vectors,
     write,
 )
+from weft.actions.opening import digest_experiment_data, load
 from weft.federated.checking import check
 
 # --- leaks ------------------------------------------------------------------------------------------------------------
@@ -95,6 +97,23 @@ def test_files_that_two_sites_name_are_a_leak_even_where_few_items_can_be_looked
     monkeypatch.setattr("weft.actions.checking.checks._SECONDS", 1e-3)  # an item of each split, and no file is read
     report = check(files(tmp_path, range(7, 12)))
     assert "5 files" in found(report, "same item at two sites", "error", "north", "south").message
+
+
+def test_copies_of_files_are_found_by_known_digests_and_files_that_were_not_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("weft.federated.checking.sites._LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("weft.actions.checking.checks._SECONDS", 1e-9)  # an item of each split, and no file is read
+    file = files(tmp_path)
+    for number in range(7, 12):
+        shutil.copy(tmp_path / "north" / f"{number}.npy", tmp_path / "south" / f"{number + 1}.npy")
+    report = check(file)
+    assert not told(report, "same item at two sites")
+    assert report.left_out["contents of files"].startswith("40 files as large as one of another site could not be read")
+    digest_experiment_data(load(file))
+    report = check(file)
+    assert "5 files" in found(report, "same item at two sites", "error", "north", "south").message
+    assert "contents of files" not in report.left_out
 
 
 def test_files_whose_items_were_looked_at_are_told_once(tmp_path: Path) -> None:

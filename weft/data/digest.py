@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from weft.config import DatasetConfig, Namespace
 from weft.data.parts import Part
 from weft.data.sources import read_parts
 from weft.errors import DataError
+
+KnownDigest = Callable[[Path], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,16 @@ def digest_data(
     return Manifest(_digest_files(parts, dict(zip(files, found, strict=True))), found)
 
 
+def known_digests(cache: Path) -> KnownDigest:
+    """Tells the sha256 of files that were digested before and have not changed since; None for all others.
+
+    Args:
+        cache: as for `digest_data`.
+    """
+    known = _DigestCache(cache)
+    return lambda file: known.digest(file, only_cached=True)
+
+
 def _is_files(arrays: Any) -> bool:
     return hasattr(arrays, "inputs") or isinstance(arrays, dict)
 
@@ -164,7 +176,7 @@ class _DigestCache:
                 return str(entry[2])
             if only_cached:
                 return None
-            digest = _sha256(file)
+            digest = digest_file(file)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error}", "check that it exists and may be read") from error
         self.entries[key] = [size, time, digest]
@@ -197,7 +209,8 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)
 
 
-def _sha256(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """The sha256 of a file's content, hexadecimal; of a folder, of all files in it with their names."""
     total = hashlib.sha256()
     for member in _members(path):
         if path.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from weft.actions.checking.inputs import InputNames
 from weft.actions.checking.raw import path_columns
 from weft.actions.checking.samples import Looked
 from weft.data import Data, SplitData
+from weft.data.digest import KnownDigest, digest_file
 from weft.data.parts import Part
 
 GRAVE = 0.01  # share of a split's items (more than one) in another split, from which on its scores mean nothing
@@ -194,7 +194,12 @@ def check_files(parts: Mapping[str, Part], findings: Findings, seconds: float) -
 
 
 def same_files(
-    parts: Mapping[str, Part], seconds: float, apart: Callable[[str, str], bool]
+    parts: Mapping[str, Part],
+    seconds: float,
+    apart: Callable[[str, str], bool],
+    *,
+    known: KnownDigest = lambda path: None,
+    unread: list[Path] | None = None,
 ) -> Iterator[tuple[tuple[str, str], tuple[str, str], str]]:
     """Inputs that are the same file, by name or content, in two parts; only files of equal size are read.
 
@@ -202,6 +207,8 @@ def same_files(
         parts: by name.
         seconds: how long to go on reading.
         apart: whether two parts, given by name, should have none in common.
+        known: the digest of a file that was made before.
+        unread: files that could not be read in the time go in here.
 
     Yields:
         name of the part and case of both, and what is the same, in words.
@@ -223,11 +230,14 @@ def same_files(
     for paths in sizes.values():
         if len({owners[path][0] for path in paths}) < 2:
             continue
-        by_content: dict[bytes, Path] = {}
+        by_content: dict[str, Path] = {}
         for path in paths:
-            if time.monotonic() > end:
-                return
-            earlier = by_content.setdefault(_digest(path), path)
+            digest = known(path)
+            if digest is None and time.monotonic() > end:
+                if unread is not None:
+                    unread.append(path)
+                continue
+            earlier = by_content.setdefault(digest or digest_file(path), path)
             if apart(owners[earlier][0], owners[path][0]) and not _is_one_value(path):
                 yield owners[earlier], owners[path], f"{earlier.name} and {path.name} are equal"
 
@@ -242,14 +252,6 @@ def _report_file(first: tuple[str, str], second: tuple[str, str], message: str, 
         "remove the copies before the data are divided, or set dataset.split.grouped: true with a column dataset.group",
         items=[[first[1], second[1]]],
     )
-
-
-def _digest(path: Path) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-    return digest.digest()
 
 
 def _is_one_value(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from weft.actions.checking.leaks import (
 )
 from weft.actions.checking.place import Place
 from weft.actions.checking.samples import Looked
+from weft.data.digest import KnownDigest
 
 SAME_ITEM = "same item at two sites"
 _NUMBERED_ANEW = 0.5  # share of the names of one site at another, from which on both seem to count from 1
@@ -147,25 +149,34 @@ def _report_common(first: str, second: str, found: Sequence[_Common], items: int
     )  # fmt: skip
 
 
-def check_same_files(places: Mapping[str, Place], findings: Findings, seconds: float) -> None:
+def check_same_files(places: Mapping[str, Place], findings: Findings, seconds: float, known: KnownDigest) -> int:
     """The same file, by name or content, at two sites, where looking at samples has not told so.
 
     Args:
         places: by site.
         findings: goes in here.
         seconds: how long to go on reading.
+        known: the digest of a file that was made before.
+
+    Returns:
+        how many files could not be read in that time.
     """
     parts = {(name, split): part for name, place in places.items() for split, part in place.parts.items()}
     owners = {f"{name}: {split}": (name, split) for name, split in parts}
     told = [one.evidence for one in findings if one.check == SAME_ITEM]
-    known = {tuple(pair) for evidence in told for pair in evidence.get("pairs", [evidence["sites"]])}
+    known_pairs = {tuple(pair) for evidence in told for pair in evidence.get("pairs", [evidence["sites"]])}
     named = {f"{name}: {split}": part for (name, split), part in parts.items()}
     found: dict[tuple[str, str], list[tuple[tuple[str, str], tuple[str, str], str]]] = {}
-    for one, two, words in same_files(named, seconds, lambda one, two: owners[one][0] != owners[two][0]):
+    unread: list[Path] = []
+
+    def apart(one: str, two: str) -> bool:
+        return owners[one][0] != owners[two][0]
+
+    for one, two, words in same_files(named, seconds, apart, known=known, unread=unread):
         pair = owners[one[0]][0], owners[two[0]][0]
         found.setdefault(min(pair, pair[::-1]), []).append((one, two, words))
     for pair, files in found.items():
-        if pair in known:
+        if pair in known_pairs:
             continue
         leaks = any((owners[one[0]][1] == "train") != (owners[two[0]][1] == "train") for one, two, _ in files)
         one, two, words = files[0]
@@ -175,6 +186,7 @@ def check_same_files(places: Mapping[str, Place], findings: Findings, seconds: f
             f"({two[0]}) have {words}",
             _REMEDY, sites=list(pair), items=[[one[1], two[1]] for one, two, _ in files[:20]], leaks=leaks,
         )  # fmt: skip
+    return len(unread)
 
 
 def check_same_people(places: Mapping[str, Place], findings: Findings) -> None:

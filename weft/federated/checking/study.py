@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from weft.actions.checking.checks import Patience, prevents_training, with_first_fold
-from weft.actions.checking.findings import CheckReport, Findings, listed
+from weft.actions.checking.findings import CheckReport, Findings, count, listed
 from weft.actions.checking.place import Place, check_labels_of, check_written_labels
 from weft.actions.checking.settings import check_batches, check_monitor
 from weft.actions.checking.trial import build_trial
-from weft.actions.opening import threads_of
+from weft.actions.opening import DIGEST_CACHE, threads_of
 from weft.config import Experiment
+from weft.data.digest import known_digests
 from weft.engine import Membership, Strategy, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.loaders import batches_of_epoch
@@ -17,6 +18,7 @@ from weft.federated.agreeing import epoch_of, told_by_all
 from weft.federated.checking.asked import check_demands
 from weft.federated.checking.between import check_same_files, check_same_items, check_same_people
 from weft.federated.checking.classes import check_label_sets
+from weft.federated.checking.folds import OtherFolds
 from weft.federated.checking.model import StudyModelCheck, try_forward
 from weft.federated.checking.settings import check_cells, check_settings, check_with_sites
 from weft.federated.checking.sites import SitesData, joined_findings
@@ -77,6 +79,8 @@ class _StudyCheck:
         self.report.looked_at = {name: seen.describe() for name, seen in self.sites.looked.items()}
         self._check_between(strategy)
         self._check_batches(strategy)
+        if "other folds" in self.report.left_out and not self.sites.broken:
+            OtherFolds(self.study, self.sites.places, strategy, self.report, self.patience.looking).look()
         self._describe()
         if not prevents_training(self.report) and self.batches:
             self._try_model(strategy)
@@ -103,7 +107,12 @@ class _StudyCheck:
             check_labels_of(list(places.values()), self.sites.looked, findings)
             check_label_sets(places, findings)
         check_same_items(places, findings)
-        check_same_files(places, findings, self.patience.looking)
+        cache = self.study.path(self.study.run.output) / DIGEST_CACHE
+        unread = check_same_files(places, findings, self.patience.looking, known_digests(cache))
+        if unread:
+            self.report.left_out["contents of files"] = (
+                f"{count(unread, 'file')} as large as one of another site could not be read in the time: add --thorough"
+            )
         check_same_people(places, findings)
         check_cells(self.study, {name: _classes_in(place) for name, place in places.items()}, findings)
         equal_votes = getattr(innermost(strategy), "aggregate", "sum") != "sum" if strategy is not None else False
