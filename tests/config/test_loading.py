@@ -131,6 +131,17 @@ def test_a_written_experiment_is_equal_and_has_the_same_fingerprint(tmp_path: Pa
     assert fingerprint(again) == fingerprint(experiment)
 
 
+def test_what_is_switched_off_where_the_default_is_not_stays_so_when_it_is_written(tmp_path: Path) -> None:
+    """Else a study that compares no weights could not be gone on with: its file would say that it does."""
+    cohort = {"compare_weights": None, "largest_update": None}
+    sites = {name: {"table": {"file": f"{name}.csv"}} for name in ("north", "south")}
+    experiment = load_experiment(valid(federation={"sites": sites, "cohort": cohort}), check=False)
+    again = load_experiment(parse_yaml(dump_yaml(experiment), None).data, check=False)
+    assert again.federation is not None
+    assert (again.federation.cohort.compare_weights, again.federation.cohort.largest_update) == (None, None)
+    assert fingerprint(again) == fingerprint(experiment)
+
+
 def test_the_written_form_holds_defaults(tmp_path: Path) -> None:
     written = to_dict(load_experiment(valid()))
     assert written["training"]["accumulate"] == 1

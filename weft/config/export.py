@@ -53,7 +53,7 @@ def _section(section: Section) -> dict[str, Any]:
     written = {}
     for name, field in type(section).model_fields.items():
         value = _value(getattr(section, name))
-        nothing = value is None or (value in ([], {}) and _value(field.get_default(call_default_factory=True)) == value)
+        nothing = value in (None, [], {}) and _value(field.get_default(call_default_factory=True)) == value
         if not nothing:
             written[field.alias or name] = value
     return written
