@@ -336,6 +336,11 @@ def test_mistakes_in_a_scenario_are_told_with_their_place(tmp_path: Path) -> Non
     assert set(SIZES) == {"north", "south", "west"}
 
 
+def test_a_study_that_ends_after_some_steps_has_no_later_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the study takes 5 steps: 6 is after its end"):
+        played(tmp_path / "study", {"site": "west", "event": "truncated", "step": 6}, training__steps=5)
+
+
 @pytest.mark.parametrize(
     ("event", "place", "says"),
     [

@@ -150,6 +150,12 @@ def epochs_of(experiment: Experiment, steps_per_epoch: int) -> int:
     return training.epochs if training.steps is None else min(training.epochs, -(-training.steps // steps_per_epoch))
 
 
+def steps_of(experiment: Experiment, steps_per_epoch: int) -> int:
+    """How many optimizer steps training takes where nothing ends it earlier."""
+    steps = epochs_of(experiment, steps_per_epoch) * steps_per_epoch
+    return steps if experiment.training.steps is None else min(experiment.training.steps, steps)
+
+
 def check_room(memory: Mapping[str, int], disk: Mapping[str, int], findings: Findings, measured: Measured) -> None:
     """What does not fit becomes a finding."""
     if disk["total"] > disk["free"]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from weft.actions.checking.estimates import steps_of
 from weft.actions.checking.findings import Findings, count, listed
 from weft.config import Experiment, FederationConfig
 from weft.engine import Strategy
@@ -77,7 +78,7 @@ def check_with_sites(
             "rounds", "federation.steps_per_round" if federation.steps_per_round else "federation.strategy",
             f"a round of {rounds} steps ends with its epoch, after {steps}", f"write at most {steps}, or leave it out",
         )  # fmt: skip
-    every, whole = federation.cohort.compare_weights, steps * study.training.epochs
+    every, whole = federation.cohort.compare_weights, steps_of(study, steps)
     if "compare_weights" in federation.cohort.model_fields_set and every is not None and every > whole:
         findings.warning(
             "cohort", "federation.cohort.compare_weights",
@@ -151,7 +152,7 @@ def refuse_sites(study: Experiment, sites: Sequence[Site]) -> int:
     }
     check_cells(study, counts, findings)
     _tell(study, findings)
-    return steps * study.training.epochs
+    return steps_of(study, steps)
 
 
 def _classes_in(arrays: tuple[object, object] | None) -> list[int]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from weft.actions.checking.estimates import epochs_of
+from weft.actions.checking.estimates import epochs_of, steps_of
 from weft.config import Experiment
 from weft.engine.collectives import Answer, Collective, Sum, combine
-from weft.engine.loop import Clock, agree, average_buffers, end_epoch, prepare_modules
+from weft.engine.freezing import prepare_modules
+from weft.engine.loop import Clock, agree, average_buffers, end_epoch
 from weft.engine.run import Run
 from weft.engine.stepping import take_step
 from weft.federated.agreeing import same_weights, told_by_all
@@ -108,10 +109,11 @@ def measure_traffic(run: Run, study: Experiment, steps_per_epoch: int, seconds: 
     opening = _moved(run, same_weights(run, run.participant))
     if study.federation.pretraining is not None:
         opening = opening * 2 + _moved(run, told_by_all("pretraining", len(run.cases)))
+    strategy.takes_part(run.participant, run.participants)
     strategy.watch(model)
     prepare_modules(run)
     control = _moved(run, agree(run, more=True, failed=False)) if not run.agrees_with_gradients else Moved()
-    all_steps = _steps(study, steps_per_epoch)
+    all_steps = steps_of(study, steps_per_epoch)
     warmup = min(int(getattr(innermost(strategy), "warmup_steps", 0)), all_steps)
     windows = list(islice(run.windows(), 8))
     end, steps = time.monotonic() + seconds, []
@@ -148,7 +150,7 @@ class _Parts:
         assert study.federation is not None
         assert run.state.strategy is not None
         training, strategy, plan = study.training, run.state.strategy, run.plan
-        epochs, steps, warmup = epochs_of(study, per_epoch), _steps(study, per_epoch), self.warmup
+        epochs, steps, warmup = epochs_of(study, per_epoch), steps_of(study, per_epoch), self.warmup
         rounds = _rounds(epochs, per_epoch, steps, strategy.steps_per_round) if has_rounds(strategy) else 0
         scored = ["validation", *(["train"] if plan.score_train == "epochs" else [])]
         scores = sum((_scores(run, name, curves=False) for name in scored if name in run.splits), Moved())
@@ -167,12 +169,6 @@ class _Parts:
         return Traffic(
             self.step, self.first, warmup, self.round, rounds, sum(epoch, Moved()), sum(total, Moved()), steps, epochs
         )
-
-
-def _steps(study: Experiment, per_epoch: int) -> int:
-    """Of all epochs."""
-    steps = epochs_of(study, per_epoch) * per_epoch
-    return steps if study.training.steps is None else min(study.training.steps, steps)
 
 
 def _rounds(epochs: int, per_epoch: int, steps: int, per_round: int | None) -> int:
