@@ -12,7 +12,7 @@ from tests.data.helpers import global_states
 from tests.engine.runs import build, rows, small_experiment, trained
 from weft.config import Component
 from weft.engine import Observer
-from weft.engine.loop import prepare_modules
+from weft.engine.freezing import prepare_modules
 from weft.engine.smallest_batch import check_smallest_batch
 from weft.errors import ConfigError
 

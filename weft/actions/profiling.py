@@ -26,7 +26,8 @@ from weft.engine import CheckpointFolder, Membership, Observer, RunResult, build
 from weft.engine.collectives import Answer, Collective
 from weft.engine.determinism import reproducible
 from weft.engine.events import Step, Validation
-from weft.engine.loop import prepare_modules, train_epoch
+from weft.engine.freezing import prepare_modules
+from weft.engine.loop import train_epoch
 from weft.engine.memory import PeakMemory
 from weft.engine.phases import PHASES, Clock, measured, timed_exchange, watched
 from weft.engine.processes import Place, drive_among_processes, find_place, joined

@@ -14,7 +14,7 @@ from weft.data import Data
 from weft.engine.averaging import MovingAverage
 from weft.engine.checkpoint_memory import CheckpointMemory
 from weft.engine.checkpoints import CheckpointStore
-from weft.engine.events import Observer
+from weft.engine.events import Observer, Observers
 from weft.engine.fully_sharded import require_one_network
 from weft.engine.loaders import score_splits, train_loader
 from weft.engine.membership import ALONE, Membership
@@ -22,7 +22,7 @@ from weft.engine.monitoring import BestEpoch
 from weft.engine.network import build_network, class_names_of, pick_device
 from weft.engine.optimizers import build_optimizer, networks_of
 from weft.engine.precision import Precision
-from weft.engine.run import Observers, Plan, Run, ScoredSplit
+from weft.engine.run import Plan, Run, ScoredSplit
 from weft.engine.schedules import Schedule, build_schedule
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState

@@ -4,9 +4,14 @@ it.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from weft.errors import Stopped
+
+logger = logging.getLogger("weft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +166,48 @@ class Observer:
     def facts(self) -> dict[str, Any]:
         """What result.json shall say besides, by name; asked once, when the run is over and scored, before `on_end`."""
         return {}
+
+
+class Observers:
+    """Hands events to observers. One that raises is taken out with a warning: watching must not cost a night of
+    training.
+    """
+
+    def __init__(self, observers: list[Observer]) -> None:
+        self.observers = list(observers)
+        self._listening: dict[str, list[Observer]] = {}
+        self._count = -1
+
+    def notify(self, event: str, *arguments: object) -> None:
+        """Call method `event` of every observer."""
+        self._ask(event, *arguments)
+
+    def facts(self) -> dict[str, Any]:
+        """What the observers add to the result."""
+        found: dict[str, Any] = {}
+        for answer in self._ask("facts"):
+            found |= answer
+        return found
+
+    def listening(self, event: str) -> list[Observer]:
+        """Those that do anything at an event: there may be thousands of events in a second."""
+        if self._count != len(self.observers):  # one came or went
+            self._listening, self._count = {}, len(self.observers)
+        if event not in self._listening:
+            idle = getattr(Observer, event)
+            self._listening[event] = [one for one in self.observers if getattr(type(one), event) is not idle]
+        return self._listening[event]
+
+    def _ask(self, event: str, *arguments: object) -> list[Any]:
+        answers = []
+        for observer in self.listening(event):
+            try:
+                answers.append(getattr(observer, event)(*arguments))
+            except Stopped:
+                raise
+            except Exception as error:
+                self.observers.remove(observer)
+                logger.warning(
+                    "observer %s failed in %s and is left out from here on: %r", type(observer).__name__, event, error
+                )
+        return answers

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from weft.config import ModelConfig
+from weft.engine.run import Run
+from weft.engine.stepping import note_trainable
 from weft.errors import ConfigError, Problem
 
 
@@ -43,3 +45,34 @@ def check_freezing(model: nn.Module, settings: ModelConfig) -> None:
         problems.append(Problem(message, "freeze less, or unfreeze some from epoch 1 on", ("model", "freeze")))
     if problems:
         raise ConfigError(problems)
+
+
+def prepare_modules(run: Run) -> None:
+    """Training mode, with what is frozen in this epoch frozen: a function of the epoch, so it needs no state.
+
+    A module whose own parameters are all frozen stays in evaluation mode, so that its running statistics do not drift
+    unseen.
+    """
+    run.state.prepared.train()
+    plan = run.plan
+    if not plan.freeze:
+        if run.shares_directory and not run.reached:
+            note_trainable(run)
+        return
+    epoch = run.state.position.epoch + 1
+    for name, parameter in run.state.model.named_parameters():
+        frozen = is_frozen(name, epoch, plan.freeze, plan.unfreeze)
+        parameter.requires_grad_(not frozen)
+        if frozen:
+            parameter.grad = None
+    for module in run.state.model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own) and _has_statistics(module):
+            module.eval()
+    run.reached.clear()  # others are trained now
+    if run.shares_directory:
+        note_trainable(run)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return any(True for _ in module.buffers(recurse=False))

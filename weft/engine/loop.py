@@ -25,19 +25,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from weft.data import Batch
 from weft.engine.collectives import Answer, Collective, Sum
 from weft.engine.drivers import Steps
-from weft.engine.freezing import is_frozen
+from weft.engine.freezing import prepare_modules
 from weft.engine.fully_sharded import gathered, spread
 from weft.engine.run import PendingLoss, Run, SplitScores
 from weft.engine.scoring import score_split, weights_sha256
 from weft.engine.sharing import all_rows, save, save_best, share_state
 from weft.engine.smallest_batch import check_smallest_batch
 from weft.engine.state import EpochSums
-from weft.engine.stepping import StepLoss, not_finite, note_trainable, take_step
+from weft.engine.stepping import StepLoss, not_finite, take_step
 from weft.engine.untrained import require_untrained
 from weft.errors import NotFiniteError, Stopped
 from weft.runs import resume_command
@@ -266,37 +266,6 @@ class Clock:
         now = time.monotonic()
         self.laps[name] = round(now - self._since, 6)
         self._since = now
-
-
-def prepare_modules(run: Run) -> None:
-    """Training mode, with what is frozen in this epoch frozen: a function of the epoch, so it needs no state.
-
-    A module whose own parameters are all frozen stays in evaluation mode, so that its running statistics do not drift
-    unseen.
-    """
-    run.state.prepared.train()
-    plan = run.plan
-    if not plan.freeze:
-        if run.shares_directory and not run.reached:
-            note_trainable(run)
-        return
-    epoch = run.state.position.epoch + 1
-    for name, parameter in run.state.model.named_parameters():
-        frozen = is_frozen(name, epoch, plan.freeze, plan.unfreeze)
-        parameter.requires_grad_(not frozen)
-        if frozen:
-            parameter.grad = None
-    for module in run.state.model.modules():
-        own = list(module.parameters(recurse=False))
-        if own and not any(parameter.requires_grad for parameter in own) and _has_statistics(module):
-            module.eval()
-    run.reached.clear()  # others are trained now
-    if run.shares_directory:
-        note_trainable(run)
-
-
-def _has_statistics(module: nn.Module) -> bool:
-    return any(True for _ in module.buffers(recurse=False))
 
 
 def _count(run: Run, done: StepLoss, window: tuple[Batch, ...]) -> None:

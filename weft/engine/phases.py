@@ -18,8 +18,8 @@ from torch.autograd import Variable
 
 from weft.data import Batch
 from weft.engine.collectives import Answer, Collective
-from weft.engine.events import Observer, Step
-from weft.engine.run import Observers, Run
+from weft.engine.events import Observer, Observers, Step
+from weft.engine.run import Run
 from weft.tasks import Update
 
 PHASES = ("loading", "transfer", "forward", "backward", "optimizer", "exchange", "rest")

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from weft.data import Batch, Loader
 from weft.engine.checkpoint_memory import CheckpointMemory
 from weft.engine.checkpoints import CheckpointStore, Saved
-from weft.engine.events import Epoch, Observer, RunResult, Start, Step, Validation
+from weft.engine.events import Epoch, Observers, RunResult, Start, Step, Validation
 from weft.engine.fully_sharded import local
 from weft.engine.precision import Precision
 from weft.engine.signals import Interruption
 from weft.engine.state import TrainingState
-from weft.errors import CheckpointError, NotFiniteError, RunDirectoryError, Stopped
+from weft.errors import CheckpointError, NotFiniteError, RunDirectoryError
 from weft.metrics import ScoreBook
 from weft.runs import History
 from weft.tasks import Task
@@ -81,51 +81,6 @@ class PendingLoss:
     loss: Tensor
     weight: float
     rows: list[Tensor]
-
-
-class Observers:
-    """Hands events to observers. One that raises is taken out with a warning: watching must not cost a night of
-    training.
-    """
-
-    def __init__(self, observers: list[Observer]) -> None:
-        self.observers = list(observers)
-        self._listening: dict[str, list[Observer]] = {}
-        self._count = -1
-
-    def notify(self, event: str, *arguments: object) -> None:
-        """Call method `event` of every observer."""
-        self._ask(event, *arguments)
-
-    def facts(self) -> dict[str, Any]:
-        """What the observers add to the result."""
-        found: dict[str, Any] = {}
-        for answer in self._ask("facts"):
-            found |= answer
-        return found
-
-    def listening(self, event: str) -> list[Observer]:
-        """Those that do anything at an event: there may be thousands of events in a second."""
-        if self._count != len(self.observers):  # one came or went
-            self._listening, self._count = {}, len(self.observers)
-        if event not in self._listening:
-            idle = getattr(Observer, event)
-            self._listening[event] = [one for one in self.observers if getattr(type(one), event) is not idle]
-        return self._listening[event]
-
-    def _ask(self, event: str, *arguments: object) -> list[Any]:
-        answers = []
-        for observer in self.listening(event):
-            try:
-                answers.append(getattr(observer, event)(*arguments))
-            except Stopped:
-                raise
-            except Exception as error:
-                self.observers.remove(observer)
-                logger.warning(
-                    "observer %s failed in %s and is left out from here on: %r", type(observer).__name__, event, error
-                )
-        return answers
 
 
 @dataclass(slots=True)

@@ -184,6 +184,10 @@ class TrainingState:
         self.finished = state["finished"]
         self.beside.clear()
         self.beside.update(state.get("beside", {}))
+        self._load_private(state, participant, participants)
+
+    def _load_private(self, state: dict[str, Any], participant: int, participants: int) -> None:
+        """Take this process's part of what each has of its own; see `load_state_dict`."""
         private = state.get("processes") or [{"random": state["random"], "sums": state["sums"]}]
         if len(private) == participants:
             self.sums = EpochSums(**private[participant]["sums"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.config import Component, Experiment
 from weft.engine import Epoch, Observer, RunResult, Start, Step, Validation
-from weft.engine.run import Observers
+from weft.engine.events import Observers
 from weft.monitor import Debugging, LogFile, StepsCSV, TensorBoard, Waiting
 from weft.monitor.carbon import carbon_of
 from weft.monitor.notifications import notifications_of

@@ -17,7 +17,7 @@ from weft.config import Experiment
 from weft.data import Batch, Data
 from weft.data.batches import map_tensors
 from weft.engine import Membership, Strategy, build_run
-from weft.engine.loop import prepare_modules
+from weft.engine.freezing import prepare_modules
 from weft.engine.membership import ALONE
 from weft.engine.run import Run
 from weft.engine.stepping import StepLoss, take_step
