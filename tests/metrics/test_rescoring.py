@@ -154,6 +154,14 @@ def test_names_in_results_are_told_apart(name: str) -> None:
 # --- resampling -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cases", [0, 1, 7, 65, 66, 300])
+def test_resamples_are_those_that_are_drawn_one_by_one(cases: int) -> None:
+    found = draw(make_units(cases), 400).weights
+    generator = numpy.random.default_rng(20_260_101)
+    for row in found:
+        assert row.tolist() == numpy.bincount(generator.integers(0, cases, cases), minlength=cases).tolist()
+
+
 def test_intervals_are_the_same_each_time_and_hold_the_value() -> None:
     found, scores = rescored("multiclass", 80, 0)
     units = make_units(80)

@@ -25,6 +25,7 @@ _SEED = 20_260_101
 _MOST_UNDEFINED = 0.05
 _ORDERED = 30_000_000  # weights that are ordered for one score; each costs some eight nanoseconds
 _TOO_MANY = 250_000_000
+_AT_ONCE = 2**16  # units that are drawn in one go
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ def make_units(cases: int, groups: Sequence[str] | None = None) -> Units:
 
 def draw(units: Units, resamples: int = RESAMPLES) -> Resamples:
     """Draw as many units as there are, with replacement, again and again."""
-    generator = numpy.random.default_rng(_SEED)
-    weights = numpy.empty((resamples, units.count))
-    for row in weights:
-        row[:] = numpy.bincount(generator.integers(0, units.count, units.count), minlength=units.count)
+    generator, count = numpy.random.default_rng(_SEED), units.count
+    weights = numpy.empty((resamples, count))
+    for rows in numpy.array_split(weights, max(1, weights.size // _AT_ONCE)):
+        drawn = generator.integers(0, count, rows.shape) + count * numpy.arange(len(rows))[:, None]
+        rows[:] = numpy.bincount(drawn.ravel(), minlength=rows.size).reshape(rows.shape)
     return Resamples(units, weights)
 
 
