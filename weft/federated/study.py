@@ -7,14 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from weft.actions.beginning import begun, begun_already
-from weft.actions.ending import monitored, report_on, write_failure, write_outcome
+from weft.actions.ending import monitored, report_on, write_failure
 from weft.actions.opening import Source, folds_of, load, open_run, require_same_experiment
-from weft.actions.scores import write_scores, write_states
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
 from weft.actions.trained import TrainedRun
@@ -22,7 +21,6 @@ from weft.config import Experiment, fingerprint, refuse_while_loading
 from weft.engine import CheckpointFolder, Observer, RunResult, pick_device
 from weft.engine.determinism import reproducible
 from weft.engine.signals import Interruption
-from weft.engine.weights import save_weights
 from weft.errors import CohortError, MessageRefused, NotFiniteError, UsageError
 from weft.federated.checking.settings import refuse_settings, refuse_sites, told_with_places
 from weft.federated.comparing import compare_with_one_place
@@ -31,13 +29,13 @@ from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, 
 from weft.federated.hub import Hub
 from weft.federated.joining import hello_of, settings_of
 from weft.federated.ledger import Ledger, away_after, read_ledger
+from weft.federated.outcome import write_common, write_site
 from weft.federated.playing import Playing
 from weft.federated.profile import Profile
 from weft.federated.remembering import HubMemory, Moment
 from weft.federated.scenario import Scenario, load_scenario, write_scenario
 from weft.federated.simulation import Sites
 from weft.federated.site import Site, boundaries_in
-from weft.federated.traffic import summary, trained
 from weft.federated.watching import PooledHistory, Watchers, facts_of_study, observers_of_site, observers_of_study
 from weft.monitor import ConsoleSummary, ProgressBar, messages_kept
 from weft.runs import RunDirectory, append_experiment_row, one_moment
@@ -333,32 +331,25 @@ class _Study:
         """Each site's run, then the study: pooled scores, the common model and, last of all, result.json."""
         directory = self.directory
         there = [site for site in self.sites if site.name in results]
-        first = there[0]
+        first, ended = there[0], results[there[0].name]
         directory.history().restore(first.built.state.history)
-        pooled = first.built.final
-        per_site = {site.name: self._write_site(site, results[site.name]) for site in there}
-        for name, split in pooled.items():
-            write_scores(directory.scores, name, replace(split, rows=[]), results[first.name].model_sha256)
-            if self.experiment.fold is not None:
-                write_states(directory.scores, name, first.built.splits[name].book)
-        digests = {result.model_sha256 for result in results.values()}
-        if len(digests) == 1:
-            save_weights(first.built.state.scored_weights, directory.weights)
-        directory.write_json(directory.statistics_file, first.data.statistics)
+        per_site = {site.name: write_site(site, results[site.name]) for site in there}
+        one_model = len({result.model_sha256 for result in results.values()}) == 1
+        write_common(directory, self.experiment, first, ended, one_model=one_model)
         away = [name for name in self.hub.names if name not in results]
         deadline = self.hub.cohort.deadline
-        played = self.playing.finish(results[first.name].steps, deadline, away) if self.playing is not None else None
+        played = self.playing.finish(ended.steps, deadline, away) if self.playing is not None else None
         result = {
             "fingerprint": directory.read_json(directory.provenance_file)["fingerprint"],
             "status": "finished",
-            "scores": results[first.name].scores,
-            "bounds": {name: bounds_of(split.details) for name, split in pooled.items()},
-            "epochs": results[first.name].epochs,
-            "steps": results[first.name].steps,
+            "scores": ended.scores,
+            "bounds": {name: bounds_of(split.details) for name, split in first.built.final.items()},
+            "epochs": ended.epochs,
+            "steps": ended.steps,
             "seconds": round(seconds, 3),
-            "best_epoch": results[first.name].best_epoch,
-            "monitor": monitored(first.built, results[first.name]),
-            "model_sha256": digests.pop() if len(digests) == 1 else None,
+            "best_epoch": ended.best_epoch,
+            "monitor": monitored(first.built, ended),
+            "model_sha256": ended.model_sha256 if one_model else None,
             "sites": per_site,
             **({} if first.pretraining is None else {"pretraining": first.pretraining}),
             "away": away,
@@ -373,25 +364,6 @@ class _Study:
         for site in there:
             site.built.observers.notify("on_end", results[site.name])
         if self.watchers is not None:
-            self.watchers.observers.notify("on_end", results[first.name])
+            self.watchers.observers.notify("on_end", ended)
         report_on(directory)
         return TrainedRun(directory.path, result)
-
-    def _write_site(self, site: Site, result: RunResult) -> dict[str, Any]:
-        """The run of a site, with the scores of its own items; what the study says of it."""
-        run = site.built
-        own = site.own_scores()
-        scores = {name: split.scores for name, split in own.items()}
-        pooled, run.final = run.final, own
-        try:
-            write_outcome(site.directory, site.experiment, run, replace(result, scores=scores))
-        finally:
-            run.final = pooled
-        report_on(site.directory)
-        return {
-            "scores": scores,
-            "items": {name: len(split) for name, split in site.data.splits.items()},
-            "trained": trained(run.state.beside),
-            "bytes": summary(run.state.beside),
-            "model_sha256": result.model_sha256,
-        }
