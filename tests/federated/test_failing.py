@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from tests.engine.studies import share
 from tests.federated.lab import Rows, outcome, study
@@ -68,6 +69,14 @@ def test_what_cannot_be_loaded_in_testing_is_told_with_its_site(tmp_path: Path) 
     done = simulate(study(sites(), training__epochs=1), out=tmp_path / "study")
     with pytest.raises(DataError, match=r"^site west: item cannot be loaded"):
         evaluate(study(sites(west=3)), weights=done.path / "model.safetensors", out=tmp_path / "tested")
+
+
+def test_a_setting_that_does_not_fit_one_site_is_told_with_its_place_and_that_site(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"  # west has 43 training items: with batches of 7 one is left
+    model = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
+    file.write_text(yaml.safe_dump(study(model=model, training__batch_size=7)))
+    with pytest.raises(ConfigError, match=r"study.yaml:\d+:\d+: training.batch_size: site west: .* one item"):
+        simulate(file, out=tmp_path / "study")
 
 
 def test_a_mistake_that_all_sites_share_names_none(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from weft.engine import Together
-from weft.errors import Stopped, WeftError
+from weft.errors import ConfigError, Stopped, WeftError
 
 
 class SitesTogether(Together):
@@ -23,6 +25,10 @@ def at_site(name: str, error: Exception) -> Exception:
     if not isinstance(error, WeftError):  # of a user's program
         error.add_note(f"at site {name}")
         return error
-    error.message = f"site {name}: {error.message}"
+    if isinstance(error, ConfigError):
+        error.problems = [replace(problem, message=f"site {name}: {problem.message}") for problem in error.problems]
+        error.message = "\n".join(str(problem) for problem in error.problems)
+    else:
+        error.message = f"site {name}: {error.message}"
     error.args = (error.message, error.hint)
     return error
