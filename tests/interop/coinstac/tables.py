@@ -88,6 +88,18 @@ class Trainer(COINNTrainer):
         return {"out": out, "loss": loss, "averages": val, "metrics": score, "prediction": predicted}
 
 
+class Probable(Trainer):
+    """Scores probabilities."""
+
+    def iteration(self, batch: Any) -> dict[str, Any]:
+        logits = self.nn["model"](batch["inputs"])
+        loss = functional.cross_entropy(logits, batch["labels"])
+        score, averages = self.new_metrics(), self.new_averages()
+        score.add(torch.softmax(logits, 1)[:, 1], batch["labels"])
+        averages.add(loss.item(), len(logits))
+        return {"loss": loss, "averages": averages, "metrics": score}
+
+
 SPEC = {
     "task_id": "tumours", "mode": "train", "data_dir": "data", "labels_file": "labels.csv", "input_size": 30,
     "num_class": 2, "batch_size": 8, "epochs": 3, "learning_rate": 0.01, "split_ratio": [0.6, 0.2, 0.2],

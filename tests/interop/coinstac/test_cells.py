@@ -11,9 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from torch.nn import functional
 
-from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
+from tests.interop.coinstac.tables import SIZES, Patients, Probable, site_run, train, write_sites
 from weft.engine import Together
 from weft.errors import ConfigError
 from weft.interop.coinstac.metrics import AUCROCMetrics
@@ -22,19 +21,11 @@ from weft.interop.coinstac.scores import Pooled, pooled_line
 from weft.metrics.ranking import BINS
 
 
-class Probable(Trainer):
+class OwnAuc(Probable):
     """Scores probabilities with a class of the user's own choice."""
 
     def new_metrics(self) -> AUCROCMetrics:
         return AUCROCMetrics()
-
-    def iteration(self, batch: Any) -> dict[str, Any]:
-        logits = self.nn["model"](batch["inputs"])
-        loss = functional.cross_entropy(logits, batch["labels"])
-        score, averages = self.new_metrics(), self.new_averages()
-        score.add(torch.softmax(logits, 1)[:, 1], batch["labels"])
-        averages.add(loss.item(), len(logits))
-        return {"loss": loss, "averages": averages, "metrics": score}
 
 
 class Watching(Together):
@@ -58,7 +49,7 @@ def test_no_bin_of_few_items_leaves_a_site_and_the_area_keeps_to_its_bound(tmp_p
     spec = {"monitor_metric": "auc", "epochs": 3, "log_header": "Loss|AUC"}
     reports = []
     for minimum in (0, 3):
-        code = UserCode(Probable, Patients)
+        code = UserCode(OwnAuc, Patients)
         runs = [site_run(tmp_path, name, code=code, minimum_cells=minimum, **spec) for name in SIZES]
         together = Watching([run.participant() for run in runs])
         together.run()

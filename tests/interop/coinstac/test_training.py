@@ -12,7 +12,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, to_the_end, train, write_site, write_sites
+from tests.interop.coinstac.tables import (
+    SIZES,
+    Patients,
+    Probable,
+    Trainer,
+    site_run,
+    to_the_end,
+    train,
+    write_site,
+    write_sites,
+)
 from weft.engine import Together
 from weft.errors import CheckpointError, ConfigError
 from weft.interop.coinstac.metrics import Prf1a
@@ -171,18 +181,6 @@ def test_a_site_with_one_class_or_nothing_to_validate_breaks_nothing(tmp_path: P
     assert report["best_val_epoch"] is not None
     assert 0.5 < report["best_val_score"] <= 1
     assert 0.5 < report["test_metrics"][1] <= 1
-
-
-class Probable(Trainer):
-    """Scores probabilities."""
-
-    def iteration(self, batch: Any) -> dict[str, Any]:
-        logits = self.nn["model"](batch["inputs"])
-        loss = functional.cross_entropy(logits, batch["labels"])
-        score, averages = self.new_metrics(), self.new_averages()
-        score.add(torch.softmax(logits, 1)[:, 1], batch["labels"])
-        averages.add(loss.item(), len(logits))
-        return {"loss": loss, "averages": averages, "metrics": score}
 
 
 def test_a_site_without_anything_to_train_on_takes_part_in_the_rest(tmp_path: Path) -> None:
