@@ -166,6 +166,7 @@ class Fetcher:
             self.skipped[row] = reason
             return
         hint = "repair or remove it, or set dataset.on_bad_item: skip to go on without such items"
+        hint = getattr(self.dataset, "hint_for_bad_items", hint)
         if isinstance(error, DataError) and error.hint:
             hint = f"{error.hint}; or {hint}"
         raise DataError(f"item cannot be loaded: {self.where(row)}: {reason}", hint) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from weft.config.hints import did_you_mean
 from weft.errors import ConfigError, Problem
 from weft.interop.coinstac.config import max_size
 from weft.interop.coinstac.config.keys import Key, Mode
@@ -23,6 +24,30 @@ DEFAULTS: Mapping[str, Any] = {
 }  # fmt: skip
 OWN = "_own_arguments_"  # names of those that the constructor said: code of the site's own, not of the consortium
 _COUNTS = ("batch_size", "local_iterations", "epochs", "validation_epochs", "load_limit")
+
+
+class MissingArgumentError(KeyError):
+    """There is no such argument.
+
+    Args:
+        name: as it was asked for.
+        known: names of those that there are.
+    """
+
+    def __init__(self, name: object, known: Iterable[str]) -> None:
+        super().__init__(name)
+        near = did_you_mean(str(name), [one for one in known if not one.startswith("_")])
+        self.hint = f"write {name} into inputspec.json, or give it to COINNLocal" + (f"; {near}" if near else "")
+
+    def __str__(self) -> str:
+        return f"the site was told no argument {self.args[0]!r}"
+
+
+class Arguments(dict[str, Any]):
+    """A site's cache: an argument that is missing is told with what to do."""
+
+    def __missing__(self, name: str) -> Any:
+        raise MissingArgumentError(name, list(self))
 
 
 def cached_arguments(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +127,7 @@ def _check(cache: dict[str, Any]) -> None:
     for key in _COUNTS:
         if cache[key] == float("inf"):
             cache[key] = max_size
-        if isinstance(cache[key], bool) or not isinstance(cache[key], int) or cache[key] < 1:
+        if not _is_count(cache[key]):
             raise _wrong(key, cache[key], "a whole number from 1")
     folds = cache["num_folds"]
     if folds is not None and (isinstance(folds, bool) or not isinstance(folds, int) or folds < 3):
@@ -116,11 +141,42 @@ def _check(cache: dict[str, Any]) -> None:
     cells = cache["minimum_cells"]
     if isinstance(cells, bool) or not isinstance(cells, int) or cells < 0:
         raise _wrong("minimum_cells", cells, "a whole number from 0: how many items a bin has that leaves the site")
+    if cache.get("num_class") is not None and not _is_count(cache["num_class"]):
+        raise _wrong("num_class", cache["num_class"], "a whole number from 1")
+    rate = cache["learning_rate"]
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < float("inf"):
+        raise _wrong("learning_rate", rate, "a number from 0")
     ratio = cache["split_ratio"]
     if ratio is not None and not _is_ratio(ratio):
         raise _wrong("split_ratio", ratio, "two or three parts that sum to 1: [0.6, 0.2, 0.2]")
     if cache["gpus"] is not None and not _are_gpus(cache["gpus"]):
         raise _wrong("gpus", cache["gpus"], "a list of different numbers of GPUs, [0] or [0, 1]; [] is the CPU")
+
+
+def pretraining(given: Any) -> dict[str, Any]:
+    """The arguments of training alone beforehand, checked; `epochs` is 0 where there is to be none.
+
+    Args:
+        given: `pretrain_args` of the inputspec or of the constructor; None for none.
+
+    Raises:
+        ConfigError: an argument has a value that it cannot have.
+    """
+    if given is None:
+        return {"epochs": 0}
+    if not isinstance(given, Mapping):
+        raise _wrong("pretrain_args", given, 'a dict of arguments: {"epochs": 3}')
+    epochs = given.get("epochs")
+    if not (epochs is None or epochs == 0 or _is_count(epochs)):
+        raise _wrong("pretrain_args", dict(given), "epochs as a whole number from 0")
+    made = {**_told(_named(given)), "epochs": epochs or 0}
+    if made["epochs"]:
+        _check({**DEFAULTS, "mode": "train", **made})
+    return made
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _are_gpus(gpus: Any) -> bool:

@@ -21,20 +21,18 @@ import runpy
 import signal
 import socket
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from weft.errors import UsageError, WeftError
+from weft.interop.usercode import SHOWN, is_users
 
 Call = dict[str, Any]
 Answer = dict[str, Any]
 
 WARNING = "warning: "  # what the lines of Weft's warnings begin with
-WEFT = Path(__file__).resolve().parents[2]
-LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 
 def main(arguments: list[str]) -> int:
@@ -152,10 +150,10 @@ def explained(error: BaseException, script: Path) -> dict[str, str]:
     traceback.print_exception(error)  # into the log of the node
     place = _place(error)
     if isinstance(error, WeftError):
-        return {"message": error.message, "hint": error.hint}
+        return {"message": error.message, "hint": error.hint.replace(SHOWN, "")}  # the node's log is named instead
     kind = type(error).__name__
     text = f"{kind}: {error.msg if isinstance(error, SyntaxError) else error}"
-    hint = ""
+    hint = str(getattr(error, "hint", ""))
     if isinstance(error, ImportError):
         from weft.interop.coinstac import aliasing
 
@@ -167,19 +165,12 @@ def _place(error: BaseException) -> str:
     """File, line and function of the innermost frame that is the user's."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
     if not frames:
         return ""
     last = frames[-1]
     within = f" in {last.name}" if last.name != "<module>" else ""
     return f"{last.filename}:{last.lineno}{within}"
-
-
-def _is_users(file: str) -> bool:
-    if file.startswith("<"):
-        return False
-    path = Path(file).resolve()
-    return not any(path.is_relative_to(folder) for folder in (WEFT, *LIBRARIES))
 
 
 # --- processes that need not import torch -----------------------------------------------------------------------------
@@ -235,7 +226,7 @@ def _forked(request: dict[str, Any], streams: list[int]) -> None:
             os.close(stream)
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+        sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)  # what is printed outlives a kill
         code = run(request["form"], Path(request["script"]), alias=request["alias"])
     finally:
         with contextlib.suppress(Exception):

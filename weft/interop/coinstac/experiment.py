@@ -27,6 +27,12 @@ SHARED = (
     "minimum_cells",
 )  # fmt: skip
 
+# What is told where no site has items of a split.
+WITHOUT = {
+    "validation": "no site has items to validate on: the weights of the last epoch are kept",
+    "test": "no site has items to test: there are no scores of the test",
+}
+
 
 def require_alike(sites: Sequence[str], told: Sequence[Mapping[str, Any]]) -> None:
     """Refuse arguments that differ where sites must decide alike.

@@ -9,8 +9,9 @@ import torch
 
 from weft.data import SplitData
 from weft.data.samples import NO_SAMPLES, Apart, Sample
+from weft.errors import DataError
 from weft.interop.coinstac.loading import Loading
-from weft.interop.usercode import called
+from weft.interop.usercode import SHOWN, called
 
 SPLITS = ("train", "validation", "test")
 
@@ -26,6 +27,8 @@ class SiteItems:
         collate: makes a batch of a list of items; None for torch's own way.
     """
 
+    hint_for_bad_items = "repair or remove the item; one for which __getitem__ returns None is left out"
+
     def __init__(self, split: str, datasets: Sequence[Any], collate: Callable[[list[Any]], Any] | None = None) -> None:
         self.split, self.datasets, self.collate = split, list(datasets), collate
         self.places = [(number, row) for number, one in enumerate(self.datasets) for row in range(len(one))]
@@ -36,7 +39,10 @@ class SiteItems:
     def __getitem__(self, row: int) -> Any:
         number, place = self.places[row]
         dataset = self.datasets[number]
-        item = called(dataset, f"{type(dataset).__name__}.__getitem__({place})", dataset.__getitem__, place)
+        try:
+            item = called(dataset, f"{type(dataset).__name__}.__getitem__({place})", dataset.__getitem__, place)
+        except DataError as error:
+            raise DataError(error.message, error.hint.replace(SHOWN, "")) from error.__cause__
         if item is None or (isinstance(item, dict | list | tuple) and not item):
             return NO_SAMPLES
         inputs = item if self.collate is None else Apart(item, self._together)

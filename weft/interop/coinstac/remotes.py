@@ -82,6 +82,7 @@ class RemoteCalls:
     def exchange(self) -> None:
         """Answer what all sites ask."""
         number = self._number()
+        self._require_same_forms()
         messages = {name: read_file(self.store.base / name, self._about(name).get("file"), name) for name in self.names}
         answer = exchange(messages, study=self.cache["study"], number=number, combined=self._combined)
         self.node.send_file(ANSWER, answer)
@@ -184,6 +185,24 @@ class RemoteCalls:
             listed = ", ".join(f"{name} is at {number}" for name, number in numbers.items())
             raise ProtocolError(f"the sites are not at the same exchange: {listed}", "begin again, without --resume")
         return numbers[self.names[0]]
+
+    def _require_same_forms(self) -> None:
+        """What sites tell of their scores when a fold begins is what the remote adds up in the end."""
+        said = {name: forms for name in self.names if (forms := self._about(name).get("forms")) is not None}
+        if not said:
+            return
+        from weft.interop.coinstac.scores import forms_of
+
+        own = json.loads(json.dumps(forms_of(self._trainer())))
+        for name, forms in said.items():
+            for what, mine in own.items():
+                theirs = forms.get(what) if isinstance(forms, Mapping) else None
+                if not isinstance(theirs, Mapping) or theirs.get("states") != mine["states"]:
+                    kind = str(theirs.get("class"))[:60] if isinstance(theirs, Mapping) else "nothing"
+                    raise ConfigError(
+                        f"new_{what} makes a {kind} at {name} and a {mine['class']} at the remote, which do not add",
+                        f"let the remote make the same: _new_{what} of its class, or remote.compute(Trainer)",
+                    )
 
     def _combined(self, names: list[str], collectives: list[Collective]) -> Answer:
         first = collectives[0]

@@ -33,11 +33,13 @@ from weft.federated.choosing import normalises_over_batches
 from weft.federated.pretraining import train_alone
 from weft.federated.traffic import counted, summary
 from weft.interop.coinstac.alone import AloneTask, steps_itself
+from weft.interop.coinstac.arguments import Arguments, pretraining
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.dataset import COINNDataset
 from weft.interop.coinstac.devices import device_of, gpus_of, words_of
 from weft.interop.coinstac.experiment import (
     SHARED,
+    WITHOUT,
     as_experiment,
     made_of,
     require_alike,
@@ -123,9 +125,9 @@ class SiteRun:
         self.code, self.cache, self.input, self.state = code, own_copy(cache), input, state
         self.site, self.sites, self.folder, self.every_step = site, sorted(sites), folder, every_step
         self.dataloader_args = dict(dataloader_args or {})
-        self.pretrain_args = dict(cache.get("pretrain_args") or pretrain_args or {})
+        self.pretrain_args = pretraining(cache.get("pretrain_args") or pretrain_args or None)
         trains = cache["mode"] == Mode.TRAIN
-        self.pretrain_epochs = int(self.pretrain_args.get("epochs") or 0) if trains else 0
+        self.pretrain_epochs = int(self.pretrain_args["epochs"]) if trains else 0
         self.alone = alone
         require_trainer(code.trainer, alone=alone or self.pretrain_epochs > 0)
         self.own_learner = reduced or (
@@ -180,6 +182,8 @@ class SiteRun:
         data, experiment = self._opened()
         if state is None:
             words = [words_of(self.cache, self.gpus), *(text for one in self.loading.values() for text in one.unused)]
+            if len(self.pretrain_args) > 1 and not self.pretrain_epochs and self.cache["mode"] == Mode.TRAIN:
+                words.append("pretrain_args says nothing of epochs, or 0: no site trains beforehand")
             for text in filter(None, words):
                 self.screen.warn(text)
             self._tell_uncalled()
@@ -255,6 +259,9 @@ class SiteRun:
             )
         if not trains and not any("test" in said["splits"] for said in everyone):
             raise DataError("no site has anything to test", "look at data_dir and split_dir of the sites")
+        for name, words in WITHOUT.items() if trains and self.number == 0 else ():
+            if not any(name in said["splits"] for said in everyone):
+                self.screen.warn(words)
         givers = [number for number, said in enumerate(everyone) if said["pretrained"]]
         if not trains and not givers:
             raise ConfigError("mode is test, but no site has a pretrained_path", "name the file of the weights")
@@ -295,7 +302,7 @@ class SiteRun:
         if self._pretrained is not None:
             run.state.model.load_state_dict(self._pretrained)
             return
-        cache = {**self.cache, **self.pretrain_args, "gpus": self.cache["gpus"]}
+        cache = Arguments({**self.cache, **self.pretrain_args, "gpus": self.cache["gpus"]})
         handle, trainer = self._made(cache)
         experiment = as_experiment(
             cache,

@@ -352,6 +352,21 @@ def pooled_line(trainer: COINNTrainer, told: Sequence[Mapping[str, list[Any]]]) 
     return line
 
 
+def forms_of(trainer: COINNTrainer) -> dict[str, Any]:
+    """What averages and scores of a trainer are and hold, for JSON: the names of their classes, and of states that are
+    sums, each with its shape.
+    """
+    found: dict[str, Any] = {}
+    for name, pooled in (
+        ("averages", Pooled(trainer.new_averages, "new_averages")),
+        ("metrics", pooled_metrics(trainer)),
+    ):
+        states = None if pooled.names is None else list(zip(pooled.names, pooled.states(), strict=True))
+        shapes = None if states is None else {state: list(value.shape) for state, value in states}
+        found[name] = {"class": type(pooled.own).__name__, "states": shapes}
+    return found
+
+
 def pooled_metrics(trainer: COINNTrainer) -> Pooled:
     """Empty scores of a trainer, which tell others no bins of few items where its arguments say so."""
     return Pooled(trainer.new_metrics, "new_metrics", int((trainer.cache or {}).get("minimum_cells") or 0))

@@ -15,8 +15,10 @@ from weft.engine.seeding import outer_randomness_kept
 from weft.errors import MessageRefused
 from weft.interop.coinstac import io, records
 from weft.interop.coinstac.config.keys import Phase
+from weft.interop.coinstac.experiment import SHARED
 from weft.interop.coinstac.hub import MESSAGE, checked_name, read_file
 from weft.interop.coinstac.running import SiteRun, UserCode, names_of_states
+from weft.interop.coinstac.scores import forms_of
 from weft.interop.coinstac.splitting import prepare_splits, read_split
 from weft.interop.coinstac.storing import LIVE, without_live
 from weft.interop.coinstac.turns import Turns
@@ -96,7 +98,9 @@ class SiteCalls:
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         self._log_dir().mkdir(parents=True, exist_ok=True)
-        self._go_on(self._built(), None)
+        live = self._built()
+        self.out["weft"] = {"forms": forms_of(live.site.trainer)}
+        self._go_on(live, None)
 
     def exchange(self) -> None:
         """Take the answer to what was asked, and ask what comes next."""
@@ -169,7 +173,7 @@ class SiteCalls:
         if asked is not None:
             self.node.send_file(MESSAGE, asked)
             self.out["phase"] = Phase.COMPUTATION
-            self.out["weft"] = {"number": live.turns.waiting, "file": MESSAGE}
+            self.out["weft"] = {**self.out.get("weft", {}), "number": live.turns.waiting, "file": MESSAGE}
 
     def _end_fold(self, site: SiteRun) -> None:
         """Keep the weights of the best epoch and of the last one, and tell what came out."""
@@ -193,7 +197,7 @@ def shared_arguments(cache: Mapping[str, Any], own: Mapping[str, Any]) -> dict[s
     """The arguments of a computation, without what is a site's own affair, for the remote."""
     from weft.interop.coinstac.arguments import DEFAULTS
 
-    names = {*DEFAULTS, *own} - {"data_dir", "split_dir", "pretrained_path"}
+    names = {*DEFAULTS, *SHARED, *own} - {"data_dir", "split_dir", "pretrained_path"}
     values = {name: cache[name] for name in sorted(names) if name in cache}
     found: dict[str, Any] = io.plain(
         {name: value.__name__ if isinstance(value, type) else value for name, value in values.items()}

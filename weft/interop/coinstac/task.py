@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from weft.data import Batch
 from weft.engine.run import Run
 from weft.errors import DataError, UsageError
+from weft.interop.coinstac.arguments import Arguments
 from weft.interop.coinstac.collected import one_loss
 from weft.interop.coinstac.devices import spread
 from weft.interop.coinstac.headers import labels_of
@@ -350,9 +351,10 @@ class COINNTask(Task):
             return False
 
 
-def own_copy(cache: Mapping[str, Any]) -> dict[str, Any]:
+def own_copy(cache: Mapping[str, Any]) -> Arguments:
     """A cache whose lists and dicts can be changed without changing those of another."""
-    return {key: copy.deepcopy(value) if isinstance(value, list | dict) else value for key, value in cache.items()}
+    items = cache.items()
+    return Arguments({key: copy.deepcopy(value) if isinstance(value, list | dict) else value for key, value in items})
 
 
 def files_of(numbers: Tensor) -> list[tuple[int, list[int]]]:

@@ -264,8 +264,10 @@ class COINNTrainer:
                 if name in states:
                     optimizer.load_state_dict(states[name])
         except Exception as error:  # torch.load raises many kinds
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            words = "it is damaged, or holds more than tensors, numbers and texts" if "Weights only" in first else first
             raise CheckpointError(
-                f"{file_path} cannot be loaded into {', '.join(self.nn)}: {str(error).splitlines()[0]}",
+                f"{file_path} cannot be loaded into {', '.join(self.nn)}: {words}",
                 "give a file that save_checkpoint wrote, or the state_dict of the first network",
             ) from error
         missing = [name for name in self.nn if name not in weights]
