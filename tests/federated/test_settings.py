@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from tests.federated.checked import columns, study, told
-from weft.errors import ConfigError
+from weft.errors import ConfigError, DataError, UsageError
 from weft.federated.checking import check
 from weft.federated.study import simulate
 
@@ -123,3 +124,59 @@ def test_what_is_dubious_is_told_and_trained(
 def test_a_study_that_is_as_it_should_be_is_told_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     simulate(study(tmp_path), out=tmp_path / "study")
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_words_that_there_are_not_are_told_with_the_nearest_and_their_place(tmp_path: Path) -> None:
+    file = study(tmp_path, federation__strategy={"dSGD": {"aggregate": "mediann"}})
+    with pytest.raises(ConfigError) as caught:
+        simulate(file, out=tmp_path / "study")
+    (problem,) = caught.value.problems
+    assert problem.line is not None
+    assert "expected one of sum, median, trimmed_mean, krum, found 'mediann'" in problem.message
+    assert "median" in problem.hint
+
+
+def test_an_argument_that_a_strategy_refuses_is_told_with_its_place(tmp_path: Path) -> None:
+    file = study(tmp_path, federation__strategy={"FedAvg": {"steps_per_round": 0}})
+    with pytest.raises(UsageError, match=r"study.yaml:\d+:\d+: federation.strategy: steps_per_round is 0"):
+        simulate(file, out=tmp_path / "study")
+
+
+@pytest.mark.parametrize(
+    ("sites", "hint"),
+    [
+        ({"site a": {"table": {"file": "north.csv"}}}, "letters, digits, - and _"),
+        ([{"north": {"table": {"file": "north.csv"}}}], "The sites by name"),
+    ],
+)
+def test_sites_that_are_written_wrong_are_told_how_to_write_them(sites: Any, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="federation.sites") as caught:
+        simulate(study(tmp_path, federation__sites=sites), out=tmp_path / "study")
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ({"kind 0": "Kind 0", "kind 1": "Kind 1"}, "'Kind 0' .west. and 'kind 0' .north, south."),
+        ({"kind 0": "0", "kind 1": "1"}, "west has 0, 1: none of these labels occurs at another site"),
+    ],
+)
+def test_labels_that_sites_write_in_unlike_ways_are_told_before_training_too(
+    written: dict[str, str], says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = columns("west")
+    table["kind"] = np.array([written[kind] for kind in table["kind"]])
+    file = study(tmp_path, {"west": table}, training__epochs=1)
+    with pytest.raises(DataError, match="2 outputs per item, but the data have 4 classes"):
+        simulate(file, out=tmp_path / "study")
+    assert re.search(says, caplog.text)
+
+
+def test_labels_that_a_site_itself_tells_apart_are_no_slips(tmp_path: Path) -> None:
+    tables = {}
+    for name in ("north", "south", "west"):
+        tables[name] = columns(name)
+        signs = {"kind 0": "Rh+", "kind 1": "Rh-"}
+        tables[name]["kind"] = np.array([signs[kind] for kind in tables[name]["kind"]])
+    assert not told(check(study(tmp_path, tables)), "unlike labels")

@@ -11,7 +11,8 @@ from weft.config.dataset import Arrays, ClassOrClasses, TableConfig
 from weft.config.fields import Count, FilePath, Positive, Section
 
 # Sites are folders of the study's directory.
-SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+SiteName = Annotated[str, StringConstraints(pattern=SITE_NAME)]
 
 
 class SiteConfig(Section):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from weft.config.document import Document, KeyPath
+from weft.config.federation import SITE_NAME
 from weft.config.fields import Section, meanings
 from weft.config.hints import did_you_mean, listing, nearest, shown
 from weft.config.yamlfile import plain_value
@@ -78,7 +79,9 @@ def _translate(details: ErrorDetails, path: KeyPath, root: type[BaseModel]) -> P
         text, bound = _BOUNDS[kind]
         return Problem(f"expected {text.format(format(context[bound], 'g'))}, found {shown(value)}")
     if kind == "string_pattern_mismatch":
-        return Problem(f"{shown(value)} does not fit", _describe(root, path).strip(" ()"))
+        name = context.get("pattern") == SITE_NAME
+        hint = "letters, digits, - and _, beginning with a letter or digit: it names a folder" if name else ""
+        return Problem(f"{shown(value)} does not fit", hint or _describe(root, path).strip(" ()"))
     if kind in ("string_too_short", "string_too_long"):
         return Problem(f"expected {_lengths(context)}, found {shown(value)}")
     if kind in _EXPECTED:
@@ -116,6 +119,8 @@ def _type_hint(kind: str, value: Any, root: type[BaseModel], path: KeyPath) -> s
         return listing(section_keys(root, path))
     if value is None:
         return "write a value, or remove the key"
+    if kind == "dict_type":
+        return _describe(root, path).strip(" ()")
     return ""
 
 

@@ -7,11 +7,11 @@ import math
 import typing
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import yaml
 
-from weft.config.annotations import mismatch
+from weft.config.annotations import fits, mismatch
 from weft.config.component import Component
 from weft.config.hints import did_you_mean, listing
 from weft.errors import Problem
@@ -108,10 +108,12 @@ def _type_problem(
 ) -> tuple[str, str] | None:
     if argument not in annotations or is_reference(value):
         return None
-    default = parameter.default
-    if default is not parameter.empty and default is not None and type(value) is type(default):
-        return None  # an annotation that its own default contradicts is not to be trusted
-    return mismatch(annotations[argument], value)
+    default, annotation = parameter.default, annotations[argument]
+    # An annotation that its own default contradicts is not to be trusted; of words it may tell which there are.
+    trusted = isinstance(value, str) and get_origin(annotation) is Literal and fits(annotation, default)
+    if default is not parameter.empty and default is not None and type(value) is type(default) and not trusted:
+        return None
+    return mismatch(annotation, value)
 
 
 def is_reference(value: Any) -> bool:

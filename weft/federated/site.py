@@ -26,6 +26,7 @@ from weft.engine.signals import Interruption
 from weft.engine.state import Position
 from weft.errors import CheckpointError, ConfigError, DataError, WeftError
 from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, site_seed, told_by_all
+from weft.federated.checking.settings import tell_unlike_labels
 from weft.federated.choosing import (
     NORMALISES,
     build_strategy,
@@ -213,7 +214,10 @@ class Site:
         """Open the data, with the classes and scales of all sites; of each site what it has."""
         with self._told_by_name():
             own = self._class_names()
-        classes = joined_classes(self.names, (yield from told_by_all("classes", own, len(self.names))))
+        names = yield from told_by_all("classes", own, len(self.names))
+        classes = joined_classes(self.names, names)
+        if self.number == 0:
+            tell_unlike_labels(dict(zip(self.names, names, strict=True)))
         statistics = yield from self._statistics(classes)
         with self._told_by_name():
             self._data = data = self._open(statistics)

@@ -25,7 +25,16 @@ def check_label_sets(places: Mapping[str, Place], findings: Findings) -> None:
         places: by site; those without labels are left out.
         findings: goes in here.
     """
-    found = {name: _labels_at(place) for name, place in places.items() if place.wants_classes}
+    check_labels({name: _labels_at(place) for name, place in places.items() if place.wants_classes}, findings)
+
+
+def check_labels(found: Mapping[str, set[str]], findings: Findings) -> None:
+    """Labels that sites write in unlike ways, by their names alone.
+
+    Args:
+        found: by site, the names of the labels that occur there; none where that is not known.
+        findings: goes in here.
+    """
     at = {name: labels for name, labels in found.items() if labels}
     if len(at) < 2 or len(set().union(*at.values())) > MOST_CLASSES:
         return
@@ -64,7 +73,7 @@ def _check_spelling(at: Mapping[str, set[str]], findings: Findings) -> bool:
     for name, labels in at.items():
         for label in sorted(labels):
             spelled.setdefault(_plain(label), {}).setdefault(label, []).append(name)
-    unlike = [by_label for _, by_label in sorted(spelled.items()) if len(by_label) > 1]
+    unlike = [by_label for _, by_label in sorted(spelled.items()) if len(by_label) > 1 and not _told_apart(by_label)]
     if unlike:
         sites = sorted({name for by_label in unlike for names in by_label.values() for name in names})
         told = (
@@ -75,6 +84,15 @@ def _check_spelling(at: Mapping[str, set[str]], findings: Findings) -> bool:
             "write them alike at all sites", sites=sites, labels=[sorted(by_label) for by_label in unlike],
         )  # fmt: skip
     return bool(unlike)
+
+
+def _told_apart(by_label: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a site has two labels that differ in more than case and spaces: Rh+ and Rh- are no slips."""
+    at: dict[str, set[str]] = {}
+    for label, names in by_label.items():
+        for name in names:
+            at.setdefault(name, set()).add("".join(label.casefold().split()))
+    return any(len(labels) > 1 for labels in at.values())
 
 
 def _plain(label: str) -> str:

@@ -17,8 +17,10 @@ from torch import Tensor
 from weft.actions.checking.estimates import steps_of
 from weft.actions.checking.findings import Findings, count, listed
 from weft.config import Experiment, FederationConfig
+from weft.config.component import Place
 from weft.engine import Strategy
-from weft.errors import ConfigError, Problem
+from weft.errors import ConfigError, Problem, UsageError
+from weft.federated.checking.classes import check_labels
 from weft.federated.choosing import build_strategy
 from weft.federated.snapshots import has_rounds
 from weft.federated.wrapping import innermost
@@ -129,8 +131,27 @@ def refuse_settings(study: Experiment) -> None:
         ConfigError, UsageError: there are errors; with their places in the file.
     """
     findings = Findings()
-    check_settings(study, build_strategy(study), findings)
-    _tell(study, findings)
+    try:
+        strategy = build_strategy(study)
+    except UsageError as error:
+        place = study._document.place(("federation", "strategy"), key=True) if study._document is not None else Place()
+        where = ":".join(str(part) for part in (place.file, place.line, place.column) if part is not None)
+        message = ": ".join(part for part in (where, "federation.strategy", error.message) if part)
+        raise UsageError(message, error.hint) from error
+    check_settings(study, strategy, findings)
+    _tell(findings)
+
+
+def tell_unlike_labels(told: Mapping[str, Sequence[str] | None]) -> None:
+    """Warn of labels that sites write in unlike ways: they would be classes of their own.
+
+    Args:
+        told: by site the names of the classes that occur there; None where targets are no classes.
+    """
+    findings = Findings()
+    check_labels({name: set(names or ()) for name, names in told.items()}, findings)
+    for one in findings:
+        logger.warning("%s; %s", one.message, one.remedy)
 
 
 def refuse_sites(study: Experiment, sites: Sequence[Site]) -> int:
@@ -151,7 +172,7 @@ def refuse_sites(study: Experiment, sites: Sequence[Site]) -> int:
         site.name: {split: _classes_in(data.arrays) for split, data in site.data.splits.items()} for site in sites
     }
     check_cells(study, counts, findings)
-    _tell(study, findings)
+    _tell(findings)
     return steps_of(study, steps)
 
 
@@ -175,7 +196,7 @@ def told_with_places(study: Experiment) -> Iterator[None]:
         raise ConfigError([document.at(one, key=True) if one.path else one for one in error.problems]) from error
 
 
-def _tell(study: Experiment, findings: Findings) -> None:
+def _tell(findings: Findings) -> None:
     problems = []
     for one in findings:
         key = tuple(one.where.split(".")) if one.where.startswith("federation.") else ()
