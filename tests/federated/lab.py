@@ -178,3 +178,20 @@ class Rows(Dataset[Any]):
 
     def __getitem__(self, row: int) -> tuple[Any, int]:
         return self.inputs[row], int(self.targets[row])
+
+
+class GradientNotFiniteOnce(torch.nn.Module):
+    """Cross entropy that is finite, but has gradients that are not for batches of so many items in training.
+
+    Args:
+        items: of the batch.
+    """
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.items = items
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss = torch.nn.functional.cross_entropy(outputs, targets)
+        strikes = len(targets) == self.items and outputs.requires_grad
+        return loss + (outputs.sum() * 0).abs().sqrt() if strikes else loss

@@ -268,6 +268,40 @@ def test_a_site_whose_loss_is_not_finite_counts_nothing_in_that_step(tmp_path: P
     assert done.result["model_sha256"] is not None
 
 
+@pytest.mark.parametrize(
+    ("strategy", "event"),
+    [
+        ({"FedAvg": {"steps_per_round": 3}}, "failed"),
+        *(
+            pytest.param(strategy, event, marks=pytest.mark.slow)
+            for strategy, event in (
+                ("dSGD", "refused"), ("rankDAD", "failed"), ({"PowerSGD": {"rank": 2}}, "failed"),
+                ({"SCAFFOLD": {"steps_per_round": 3}}, "failed"), ("FedAdam", "failed"), (STRATEGIES[-1], "refused"),
+            )
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("private", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_nor_does_one_whose_gradients_are_not_finite_though_its_loss_is(
+    private: bool, strategy: Any, event: str, tmp_path: Path
+) -> None:
+    """South alone has seven items in a step, the last of its epoch, in which nobody else has any."""
+    changes: dict[str, Any] = {"federation__private": ["layers.4.*"]} if private else {}
+    done = simulate(
+        study(
+            training__loss={"tests.federated.lab.GradientNotFiniteOnce": {"items": 7}}, training__epochs=2,
+            federation__strategy=strategy, **changes,
+        ),
+        out=tmp_path / "study",
+    )  # fmt: skip
+    told = events_of(done, "failed", "refused")
+    assert {(kind, site) for kind, site, _ in told} == {("failed" if private else event, "south")}
+    assert len(told) == 2  # once an epoch: nothing of it is remembered
+    assert done.scores["train"]["accuracy"] > 0.8
+    assert (done.result["model_sha256"] is None) == private
+
+
 # --- who may join, and whose weights are wrong ------------------------------------------------------------------------
 
 

@@ -80,7 +80,7 @@ def train_epoch(run: Run) -> Generator[Collective, Answer, None]:
     state, plan = run.state, run.plan
     prepare_modules(run)
     windows = run.windows()
-    failed = False  # whether this participant's last loss was not finite
+    failed = False  # whether this participant's last loss, or its gradients, were not finite
     while plan.steps is None or state.position.step < plan.steps:
         window = next(windows, None)
         decision = Decision(more=window is not None)
@@ -142,7 +142,7 @@ def agree(run: Run, *, more: bool, failed: bool) -> Generator[Collective, Answer
     if sum(failed_now) > run.failures_tolerated:
         names = [str(number) for number, flag in enumerate(failed_now) if flag]
         raise NotFiniteError(
-            f"the loss of participant {', '.join(names)} was not finite in step {run.state.position.step}",
+            f"loss or gradients of participant {', '.join(names)} were not finite in step {run.state.position.step}",
             f"look at its data, or lower the learning rate; last good checkpoint: {run.last_good()}",
         )
     some, interrupted, due = answer.tolist()

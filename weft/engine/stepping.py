@@ -22,7 +22,7 @@ from weft.engine.batch_norm import has_batch_statistics
 from weft.engine.collectives import Answer, Collective
 from weft.engine.exchange import exchanging
 from weft.engine.run import Run
-from weft.engine.strategy import Gradients
+from weft.engine.strategy import Gradients, all_finite
 from weft.engine.telling import everybodys
 from weft.engine.uncompiled import step_of
 from weft.errors import NotFiniteError, ProtocolError, UsageError
@@ -239,6 +239,7 @@ def _apply(
     if state.strategy is not None:
         first = network == run.task.updates[0]
         flags = done.flags if first else []
+        weight = _counting(run, network, weight, done)
         gradients = Gradients(network, exchanged(run, network), weight, flags=flags, scaler=plan.precision.scaler)
         yield from state.strategy.average_gradients(gradients)
         if first:
@@ -275,6 +276,19 @@ def _apply(
         if state.strategy is not None:
             state.strategy.after_step(state.model)
     schedule.after_step()
+
+
+def _counting(run: Run, network: str, weight: float, done: StepLoss) -> float:
+    """What a site's gradient weighs: nothing where it is not finite, and nobody else would see it."""
+    strategy, among_sites = run.state.strategy, not (run.alone or run.shares_directory)
+    if not among_sites or weight <= 0 or run.plan.precision.scaler is not None:
+        return weight
+    if strategy is None or strategy.shows_gradients:
+        return weight
+    if all_finite([parameter.grad for parameter in exchanged(run, network) if parameter.grad is not None]):
+        return weight
+    done.finite = False
+    return 0.0
 
 
 def _has_checked(scaler: torch.amp.GradScaler) -> bool:

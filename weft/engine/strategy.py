@@ -7,7 +7,7 @@ that a participant that dies inside a step can be started again at the boundary 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,6 +53,13 @@ class Gradients:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
 
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether there is no infinity and no nan; an accelerator is waited for once. All lie on one device."""
+    if not tensors or bool(torch.stack(torch._foreach_norm(list(tensors))).sum().isfinite()):
+        return True
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())  # norms may be too large
+
+
 class Strategy:
     """Base class: exchanges nothing. Subclasses say what participants agree on, and when.
 
@@ -63,12 +70,15 @@ class Strategy:
             weighted by items; "private" leaves each participant its own.
         carries_flags: whether the gradients' flags are summed on the way, so that participants need not agree on each
             step apart. All must then have as many steps in an epoch.
+        shows_gradients: whether what it sends shows whoever sums it that gradients are not finite. Where it does not, a
+            site looks at its own before each step, and counts nothing in one in which they are not.
         participant, participants: which participant this is (from 0), of how many; told before it watches.
     """
 
     steps_per_round: int | None = None
     buffers: Literal["average", "private"] = "average"
     carries_flags: bool = False
+    shows_gradients: bool = False
     participant: int = 0
     participants: int = 1
 
@@ -202,6 +212,8 @@ class AverageGradients(Strategy):
     Each participant sends its gradients times the weight of its batch, and the weight: (parameters + 1) numbers per
         step.
     """
+
+    shows_gradients = True
 
     def average_gradients(self, gradients: Gradients) -> Exchange:
         """Replace the gradients by the mean over all participants, weighted by items."""

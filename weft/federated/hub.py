@@ -231,12 +231,12 @@ class Hub:
             self.ledger.note("digests", "", **where, reason=digest.hex())
 
     def _note_failures(self, first: Message, asked: dict[str, Message]) -> None:
-        """Sites say themselves when their loss was not finite; they counted nothing in that step."""
+        """Sites say themselves when their loss or gradients were not finite; they counted nothing in that step."""
         failed = [
             name for name, message in asked.items() if len(message.tensors) > 1 and bool(message.tensors[1].any())
         ]
         for name in failed:
-            reason = "its loss was not finite, and it counted nothing"
+            reason = "its loss or gradients were not finite, and it counted nothing"
             self.ledger.note("failed", name, epoch=first.epoch, step=first.step, reason=reason)
         self.require_enough(epoch=first.epoch, step=first.step, without=failed)
 

@@ -55,8 +55,8 @@ class Ledger:
         Args:
             event: "joined" and "returned" sites take part from here on, "left" ones no longer; what was "refused" was
                 not counted, "ignored" and "resent" messages cost nothing; a "slow" site was waited for, a "late" one
-                not; "failed": its own loss was not finite; "differs": its weights are not those of the others; what a
-                scenario has "planned" came, or was "missed": it never will.
+                not; "failed": its loss or gradients were not finite; "differs": its weights are not those of the
+                others; what a scenario has "planned" came, or was "missed": it never will.
             site: whose; empty for all.
             epoch: where the study was, from 0; the file and messages count epochs from 1, as all tables do.
             step: how many optimizer steps had been taken.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Literal, get_args
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from weft.engine import Gradients, Strategy
 from weft.engine.collectives import Answer, Collective, Robust, Sum
+from weft.engine.strategy import all_finite
 from weft.errors import UsageError
 
 Aggregate = Literal["sum", "median", "trimmed_mean", "krum"]
@@ -57,11 +58,6 @@ def check_aggregate(aggregate: str, tolerated: int) -> None:
         raise UsageError(f"aggregate is {aggregate!r}", f"use one of {known}")
     if tolerated < 0:
         raise UsageError(f"tolerated is {tolerated}", "give the number of sites that may send anything, 0 or more")
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether there is no infinity and no nan; an accelerator is waited for once. All lie on one device."""
-    return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def own_mark(strategy: Strategy) -> Tensor:
@@ -126,10 +122,10 @@ def usable(gradients: Gradients, told: Tensor) -> float:
     """The sum of the weights that sites told; 0 when there is nothing to average.
 
     Where losses are scaled, one site that is not finite makes the gradients of all so, and all skip the step and lower
-    the scale; elsewhere it weighs nothing. Without items gradients are zero.
+    the scale; elsewhere it weighs nothing. Without items, or where nobody's are finite, gradients are zero.
     """
     total, broken = told.tolist()
-    broken = broken if gradients.scaler is not None or total <= 0 else 0
+    broken = broken if gradients.scaler is not None else 0
     if broken or total <= 0:
         for tensor in gradients.tensors():
             tensor.fill_(float("nan") if broken else 0.0)

@@ -29,6 +29,7 @@ class Private(Wrapper):
     def __init__(self, strategy: Strategy, parameters: Sequence[str]) -> None:
         super().__init__(strategy)
         self.patterns = list(parameters)
+        self.shows_gradients = False  # not those that stay
         self._names = Names()
 
     def watch(self, model: nn.Module) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from weft.engine import Gradients
 from weft.engine.collectives import Answer, Sum
-from weft.engine.strategy import Exchange
+from weft.engine.strategy import Exchange, all_finite
 from weft.federated.fedavg import FedAvg
-from weft.federated.means import all_finite, own_mark, was_counted
+from weft.federated.means import own_mark, was_counted
 from weft.federated.rounding import FEW
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from weft.engine import Collective, Strategy
 from weft.engine.collectives import Answer
+from weft.engine.strategy import all_finite
 from weft.errors import UsageError
-from weft.federated.means import all_finite, own_mark, was_counted
+from weft.federated.means import own_mark, was_counted
 from weft.federated.rounding import rounded
 from weft.federated.scaffold import SCAFFOLD
 from weft.federated.wrapping import Wrapper, innermost, is_exact

@@ -35,6 +35,7 @@ class Wrapper(Strategy):
         self.strategy = strategy
         self.steps_per_round = strategy.steps_per_round
         self.buffers = strategy.buffers
+        self.shows_gradients = strategy.shows_gradients
 
     def sent(self, collective: Collective) -> Collective:
         """What is asked instead."""

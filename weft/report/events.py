@@ -50,7 +50,7 @@ def event_sentence(found: Sequence[Happened]) -> str:
     """Faults in a sentence; nothing where there was none."""
     words = {
         "left": "dropped out", "late": "were late", "refused": "were refused",
-        "failed": "had a loss that was not finite",
+        "failed": "had a loss or gradients that were not finite",
         "differs": "had other weights than the rest",
     }  # fmt: skip
     told = []
