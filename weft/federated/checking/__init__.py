@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from weft.actions.checking.checks import check as check_one_place
 from weft.actions.checking.findings import CheckReport
 from weft.actions.opening import Source
-from weft.federated.checking.study import examine_study
 
 __all__ = ["check"]
 
@@ -28,4 +27,6 @@ def check(source: Source, overrides: Sequence[str] = (), *, thorough: bool = Fal
     Raises:
         ConfigError: there is no such file.
     """
+    from weft.federated.checking.study import examine_study  # which needs the sites, who need checks of their settings
+
     return check_one_place(source, overrides, thorough=thorough, study=examine_study)
