@@ -155,17 +155,25 @@ class Site:
         run = self.run = self._build()
         saved = boundaries_in(self._folder)
         take_shared(run, shared, self._folder.load_at(saved[max(saved)]) if saved else None)
-        if self.directory.left_file.exists():
-            run.state.beside.update(self.directory.read_json(self.directory.left_file))
+        for left in self._left_before(run.state.position)[-1:]:
+            run.state.beside.update(left["counts"])
         self._resumes(run)
         return (yield from self._train(run, skip_first=True))
 
     def leave(self) -> None:
         """Its process has died: nothing is left but what lies in its directory; what it had sent was sent."""
         if self.run is not None:
-            self.directory.write_json(self.directory.left_file, self.run.state.beside)
+            position = self.run.state.position
+            left = {"epoch": position.epoch, "step": position.step, "counts": self.run.state.beside}
+            self.directory.write_json(self.directory.left_file, [*self._left_before(position), left])
             self.run.close()
         self.run = None
+
+    def _left_before(self, position: Position) -> list[dict[str, Any]]:
+        """When it left, up to a position; a study that has gone on from an earlier one has given up what came later."""
+        file = self.directory.left_file
+        rows: list[dict[str, Any]] = self.directory.read_json(file) if file.exists() else []
+        return [row for row in rows if (row["epoch"], row["step"]) <= (position.epoch, position.step)]
 
     def change_weights(self) -> None:
         """Spoil its weights, as a broken memory would."""
