@@ -257,6 +257,30 @@ def test_a_study_that_is_killed_while_a_late_site_waits_for_the_next_round_goes_
 
 
 @pytest.mark.slow
+def test_what_a_site_had_sent_when_it_left_is_that_of_the_time_from_which_the_study_goes_on(tmp_path: Path) -> None:
+    """West has left twice when north is killed in its second save; all go on from the first one, where it was away."""
+    away = [AWAY | {"step": 2, "returns": 5}, AWAY | {"step": 6, "returns": 10}]
+    settings: dict[str, Any] = {"run__checkpoint_every": {"steps": 4}, "training__epochs": 2}
+    undisturbed = played(tmp_path / "undisturbed", *away, **settings)
+    simulate_and_die(study(**settings), tmp_path / "killed", "north", 2, scenario={"events": away})
+    done = simulate(tmp_path / "killed", ["run.observers=[]"], resume=True)
+    assert outcome(done.path) == outcome(undisturbed.path)
+
+
+@pytest.mark.slow
+def test_a_site_that_was_refused_when_the_study_began_does_not_take_part_when_it_goes_on(tmp_path: Path) -> None:
+    """Its scenario is changed meanwhile, so that nothing would refuse it any more."""
+    refused = {"site": "south", "event": "version"}
+    settings: dict[str, Any] = {"run__checkpoint_every": {"steps": 2}, "training__epochs": 1}
+    undisturbed = played(tmp_path / "undisturbed", refused, **settings)
+    simulate_and_die(study(**settings), tmp_path / "killed", "north", 2, scenario={"events": [refused]})
+    (tmp_path / "killed" / "scenario.yaml").write_text("events: []\n")
+    done = simulate(tmp_path / "killed", ["run.observers=[]"], resume=True)
+    assert outcome(done.path) == outcome(undisturbed.path)
+    assert done.result["away"] == ["south"]
+
+
+@pytest.mark.slow
 def test_a_study_that_goes_on_without_a_site_is_compared_with_the_data_of_all(tmp_path: Path) -> None:
     gone = {"site": "west", "event": "leaves", "step": 5}
     settings: dict[str, Any] = {"run__checkpoint_every": {"steps": 2}, "training__epochs": 2}

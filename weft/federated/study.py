@@ -27,8 +27,9 @@ from weft.federated.comparing import compare_with_one_place
 from weft.federated.describing import bounds_of, describe_study, threads_of_study
 from weft.federated.folds import Simulate, go_on_with_folds, is_study_of_folds, simulate_folds
 from weft.federated.hub import Hub
-from weft.federated.joining import hello_of, settings_of
+from weft.federated.joining import hello_of, require_same, settings_of
 from weft.federated.ledger import Ledger, away_after, read_ledger
+from weft.federated.messages import Message
 from weft.federated.outcome import write_common, write_site
 from weft.federated.playing import Playing
 from weft.federated.profile import Profile
@@ -229,14 +230,25 @@ class _Study:
                 if name not in away:
                     if self.playing is not None:
                         self.playing.joins(name)
-                    hello = hello_of(name, self.hub.study, self.hub.settings, self.scenario)
-                    self.hub.join(hello, event="joined" if resuming is None else None)
+                    self.hub.join(self._hello(name), event="joined" if resuming is None else None)
             except MessageRefused as error:
                 if resuming is None:
                     self.ledger.note("refused", name, reason=str(error))
             else:
                 self.names.append(name)
         self.hub.require_enough(epoch=0, step=0)
+
+    def _hello(self, name: str) -> Message:
+        """What a site says to join.
+
+        Raises:
+            MessageRefused: it was refused when the study began, which goes on without it.
+        """
+        hello = hello_of(name, self.hub.study, self.hub.settings, self.scenario)
+        if self.resumed and not (self.directory.sites / name).is_dir():
+            require_same(hello, self.hub.study, self.hub.settings)
+            raise MessageRefused(f"{name} did not begin the study", "begin a new one with it")
+        return hello
 
     def _open_sites(self, stack: ExitStack, interruption: Interruption) -> None:
         resuming = self._resuming() if self.resumed else None
