@@ -52,14 +52,15 @@ def test_what_of_a_scenario_never_came_is_told_with_its_line_and_in_the_report(t
     command = ["federate", "simulate", _file(tmp_path, training__epochs=1), "--out", tmp_path / "study"]
     done = _weft(*command, "--scenario", faults)
     assert done.returncode == 0, done.stderr
-    why = (
-        "'leaves' at step 2, exchange 8 of north (faults.yaml:3) never happened: the 2 exchanges of that step: control"
-    )
+    why = "north: 'leaves' at step 2, exchange 8 (faults.yaml:3) never happened: the 2 exchanges of that step: control"
     assert f"scenario: 1 of 2 events came; {why}" in done.stderr
     page = Page((tmp_path / "study" / "report.html").read_text(encoding="utf-8"))
     assert "of which 1 of 2 events came" in page.text
-    (rows,) = [table[1:] for table in page.tables if table[0][1].strip() == "Planned"]
-    assert [[cell.strip() for cell in row[2:4]] for row in rows] == [["faults.yaml:2", "yes"], ["faults.yaml:3", "never"]]
+    (rows,) = [table[1:] for table in page.tables if table[0][1].strip() == "Came"]
+    assert [[cell.strip() for cell in row[1:3]] for row in rows] == [
+        ["yes", "faults.yaml:2"],
+        ["never", "faults.yaml:3"],
+    ]
     assert "missed" not in page.text.lower().split("what the scenario had planned")[0]
     faults.write_text("events:\n  - {site: north, event: leaves, step: 200}\n")
     refused = _weft(*command[:-1], tmp_path / "other", "--scenario", faults)

@@ -22,6 +22,7 @@ from weft.report.judging import judge
 from weft.report.reading import read_run
 from weft.report.sitecosts import site_costs
 from weft.report.studyfiles import read_study
+from weft.report.words import size
 from weft.runs import read_rows
 
 pytest.importorskip("sklearn")
@@ -149,6 +150,29 @@ def test_faults_stand_in_a_timeline_a_table_and_the_summary(copied: Path) -> Non
     assert page.row("Late") == ["Late", "south", "2", "10", "1 min 1 s", "31 s, the deadline is 30 s"]
     assert "When each site took part" in page.text
     assert "joined 3 times" in page.text
+
+
+def test_scores_from_coarse_bins_are_told_with_how_far_they_may_be_off(copied: Path) -> None:
+    result = _result(copied)
+    result["bounds"]["test"] = {"auroc": 0.25}
+    result["scores"]["test"]["auroc"] = 1.0
+    for site in result["sites"].values():
+        site["scores"]["test"]["auroc"] = 1.0
+    result["comparison"]["alone_by_site"] = {}
+    (copied / "result.json").write_text(json.dumps(result))
+    page = _page(copied)
+    assert "AUROC 1 ± 0.25" in page.text
+    assert "the score from them may lie outside" in page.text
+    html = (copied / "report.html").read_text()
+    figure = html[html.index("AUROC at each site, test") :].split("</figure>")[0]
+    assert "1.05" not in figure  # no score is greater than 1
+    assert "1.00" in figure
+
+
+def test_sizes_have_no_powers_of_ten() -> None:
+    assert [size(amount) for amount in (0, 1023, 1024, 1023 * 1024, 1500 * 1024**2)] == [
+        "0 B", "1,023 B", "1 KiB", "1,023 KiB", "1.46 GiB",
+    ]  # fmt: skip
 
 
 def test_without_faults_there_is_no_such_section(copied: Path) -> None:

@@ -124,7 +124,7 @@ def _print_scenario(events: list[dict[str, Any]]) -> None:
     if not events:
         return
     missed = [one for one in events if not one["happened"]]
-    named = "".join(f"; {one['words']} of {one['site']} ({one['place']}) {one['why']}" for one in missed)
+    named = "".join(f"; {one['site']}: {one['words']} ({one['place']}) {one['why']}" for one in missed)
     typer.echo(f"scenario: {len(events) - len(missed)} of {len(events)} events came{named}", err=True)
 
 

@@ -90,7 +90,7 @@ class Playing:
         for number, event in enumerate(self.scenario.events):
             why = self._missed.get(number) or _without_effect(event, deadline, away)
             if why and number not in self._missed:
-                logger.warning("scenario: %s of %s (%s) %s", event.words(), event.site, self._place(number), why)
+                logger.warning("scenario: site %s: %s (%s) %s", event.site, event.words(), self._place(number), why)
             told.append({
                 "site": event.site, "event": event.event, "step": event.step, "words": event.words(),
                 "place": self._place(number), "happened": number in self._happened, "why": why,

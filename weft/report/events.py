@@ -90,12 +90,12 @@ def scenario_table(result: Mapping[str, Any]) -> Table | None:
     """What became of each event of the scenario that the study was played with; None where there was none."""
     told = result.get("scenario")
     rows = [
-        [str(one.get("site")), str(one.get("words")), str(one.get("place")),
-         "yes" if one.get("happened") else "never", str(one.get("why") or "–").removeprefix("never happened: ")]
+        [str(one.get("site")), "yes" if one.get("happened") else "never", str(one.get("place")),
+         f"{one.get('words')}{': ' if one.get('why') else ''}{one.get('why') or ''}".replace("never happened: ", "")]
         for one in (told if isinstance(told, list) else ()) if isinstance(one, Mapping)
     ]  # fmt: skip
     note = f"{len(rows) - _MOST_ROWS:,} more in result.json." if len(rows) > _MOST_ROWS else ""
-    head = ["Site", "Planned", "Written", "Came", "Why it changed nothing"]
+    head = ["Site", "Came", "Written", "What, and why it changed nothing"]
     return Table("What the scenario had planned", head, rows[:_MOST_ROWS], note) if rows else None
 
 

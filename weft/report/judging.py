@@ -99,7 +99,10 @@ def explained(judged: Mapping[str, JudgedSplit], group_name: str) -> list[str]:
             "the score depends on these cases, not how far training again with another seed would move it."
         )
     if any(bound for one in judged.values() for bound in one.bounds.values()):
-        told.append("±: how far a score from bins may be off: predictions do not leave a site, counts of them do.")
+        told.append(
+            "±: how far a score from bins may be off: predictions do not leave a site, counts of them do. An interval "
+            "is that of the exact score; where bins are coarse, the score from them may lie outside."
+        )
     rules = dict.fromkeys(one.rule for one in judged.values() if one.trivial)
     told += [f"Trivial: what a model reaches that {rule}." for rule in rules]
     told += _without(judged)

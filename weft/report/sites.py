@@ -156,6 +156,9 @@ def site_scores(
         rows.append(site_row(study, site, cells))
     head = ["Site", "Items", *(label(name) for name in names)]
     note = "Of all sites: from counts over all items, not means of the sites' scores."
+    least = study.federation.get("minimum_cells")
+    if isinstance(least, int) and least > 1:
+        note += f" –, also where a site has fewer than {least} items of a class: of these it tells no bins."
     return SiteTable(f"Scores at each site, {split}", head, rows, _left_out(list(judged), note))
 
 
@@ -184,7 +187,11 @@ def site_figures(
         mark = (overall, "all sites") if overall is not None else None
         other = "site alone" if any(line.other is not None for line in lines) else ""
         title = f"{label(name)} at each site, {split}{first_of(judged)}"
-        found.append(line_figure(title, lines, mark=mark, other=other))
+        ends = extent(
+            part for line in lines for part in (line.value, line.low, line.high, line.other) if part is not None
+        )
+        within = (0.0, 1.0) if ends is not None and 0 <= ends[0] <= ends[1] <= 1 else None  # where most scores live
+        found.append(line_figure(title, lines, mark=mark, within=within, other=other))
     return [figure for figure in found if figure]
 
 

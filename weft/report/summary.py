@@ -104,13 +104,17 @@ def _which_weights(files: RunFiles) -> str:
     return f"Its weights are those of epoch {best}, the best by validation {plain_name(name)}{reached}." if name else ""
 
 
+_TOLD = 0.005  # how far a score from bins may be off, from which on the summary says so
+
+
 def _how_good(files: RunFiles) -> str:
     scores = final_scores(files)
     split = main_split(scores)
     if split is None:
         return ""
+    bounds = files.bounds.get(split, {})
     values = [
-        f"{plain_name(name)} {number(value)}"
+        f"{plain_name(name)} {number(value)}" + (f" ± {number(off)}" if (off := bounds.get(name, 0)) > _TOLD else "")
         for name, value in scores[split].items()
         if name != "loss" and value is not None
     ]

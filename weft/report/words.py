@@ -68,7 +68,8 @@ def duration(seconds: float) -> str:
 def size(byte_count: float) -> str:
     """A size in memory or on disk, in binary units."""
     name, unit = max((pair for pair in _UNITS if byte_count >= pair[1]), key=lambda pair: pair[1], default=_UNITS[0])
-    return f"{byte_count / unit:.3g} {name}"
+    amount = byte_count / unit
+    return f"{amount:,.0f} {name}" if amount >= 1000 else f"{amount:.3g} {name}"
 
 
 def shortened(value: object) -> object:
