@@ -154,10 +154,12 @@ def try_out(run: Run, experiment: Experiment, data: Data) -> None:
 def describe_run(directory: RunDirectory, experiment: Experiment, data: Data, threads: int) -> None:
     """Write everything that is known before training: experiment, code, data, splits and provenance (last of all)."""
     manifest = digest_experiment_data(experiment)
-    directory.write_json(directory.data_file, data.summary())
-    directory.write_json(directory.splits_file, data.record())
-    directory.write_json(directory.statistics_file, data.statistics)
-    describe_origin(directory, experiment, manifest, threads, {"seed": experiment.seed})
+    files = {
+        directory.data_file: data.summary(),
+        directory.splits_file: data.record(),
+        directory.statistics_file: data.statistics,
+    }
+    describe_origin(directory, experiment, manifest, threads, {"seed": experiment.seed}, files)
 
 
 def describe_origin(
@@ -166,9 +168,11 @@ def describe_origin(
     manifest: Manifest,
     threads: int,
     seeds: Mapping[str, int],
+    files: Mapping[Path, object],
     **further: Any,
 ) -> dict[str, Any]:
-    """Write the experiment, its code, what it requires, and the provenance, which is returned.
+    """Write the experiment (which tells that a run has begun), its code, what it requires, and last of all the
+    provenance, which is returned.
 
     Args:
         directory: of a run or a study, locked.
@@ -176,11 +180,14 @@ def describe_origin(
         manifest: of its data.
         threads: of an operation.
         seeds: by what they are for.
+        files: what else is written before the provenance, as JSON.
         further: more entries of the provenance.
     """
     write_atomically(directory.experiment_file, dump_yaml(experiment).encode())
     patches = snapshot_code(directory, [experiment.path(patch) for patch in experiment.patches])
     write_requirements(directory.requirements)
+    for file, content in files.items():
+        directory.write_json(file, content)
     extra = {
         "base": str(experiment.base),
         "patches": patches,

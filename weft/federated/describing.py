@@ -25,7 +25,8 @@ def describe_study(
     """
     seeds = {"seed": experiment.seed, **{f"seed of {site.name}": site.experiment.seed for site in sites}}
     folders = {site.name: f"sites/{site.name}" for site in sites}
-    return describe_origin(directory, experiment, digest_experiment_data(experiment), threads, seeds, sites=folders)
+    manifest = digest_experiment_data(experiment)
+    return describe_origin(directory, experiment, manifest, threads, seeds, {}, sites=folders)
 
 
 def threads_of_study(experiment: Experiment) -> int:
