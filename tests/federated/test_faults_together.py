@@ -257,6 +257,20 @@ def test_a_study_that_is_killed_while_a_late_site_waits_for_the_next_round_goes_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("exchange", [4, 5])
+def test_a_site_that_dies_while_final_scores_are_taken_does_so_after_a_kill_too(exchange: int, tmp_path: Path) -> None:
+    """In the last step all agree that it is over, score, pool the epoch's sums, and save; then training is scored."""
+    gone = {"site": "west", "event": "leaves", "step": 8, "exchange": exchange}
+    settings: dict[str, Any] = {"training__epochs": 1}
+    undisturbed = played(tmp_path / "undisturbed", gone, **settings)
+    assert undisturbed.result["away"] == ["west"]
+    simulate_and_die(study(**settings), tmp_path / "killed", "west", 1, scenario={"events": [gone]})
+    done = simulate(tmp_path / "killed", ["run.observers=[]"], resume=True)
+    assert outcome(done.path) == outcome(undisturbed.path)
+    assert done.result["events"] == undisturbed.result["events"]
+
+
+@pytest.mark.slow
 def test_what_a_site_had_sent_when_it_left_is_that_of_the_time_from_which_the_study_goes_on(tmp_path: Path) -> None:
     """West has left twice when north is killed in its second save; all go on from the first one, where it was away."""
     away = [AWAY | {"step": 2, "returns": 5}, AWAY | {"step": 6, "returns": 10}]

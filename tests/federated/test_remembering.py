@@ -52,10 +52,12 @@ def test_memory_is_that_of_the_boundary_where_a_study_goes_on(tmp_path: Path) ->
     memory = HubMemory(directory, hub, keep=3)
     states = {}
     for step in range(1, 6):
-        hub.load_state_dict({"usual": {"gradients main": step / 3}, "left_out": [], "lost": ["north"] * (step % 2)})
+        hub.load_state_dict(
+            {"usual": {"gradients main": step / 3}, "left_out": [], "lost": ["north"] * (step % 2), "place": [step, 3]}
+        )
         states[step] = hub.state_dict()
         memory.note((0, step, 0))
-        hub.load_state_dict({"usual": {}, "left_out": ["south"], "lost": []})
+        hub.load_state_dict({"usual": {}, "left_out": ["south"], "lost": [], "place": [9, 1]})
         memory.note((0, step, 0))  # the next site saves there
     other = _hub()
     HubMemory(directory, other, keep=3).go_back((0, 4, 0))
@@ -72,7 +74,7 @@ def test_sites_that_save_again_at_a_boundary_after_further_exchanges_replace_wha
     hub = _hub()
     memory = HubMemory(RunDirectory(tmp_path), hub, keep=3)
     memory.note((0, 8, 1))
-    hub.load_state_dict({"usual": {"round main": 3.0}, "left_out": [], "lost": []})
+    hub.load_state_dict({"usual": {"round main": 3.0}, "left_out": [], "lost": [], "place": [8, 2]})
     hub.number += 1
     memory.note((0, 8, 1))
     other = _hub()

@@ -43,6 +43,7 @@ class Hub:
     Attributes:
         members: sites that take part, in order of names.
         number: counts the exchanges; what is sent for another one is refused.
+        place: step of the running exchange, and which one of that step it is, as scenarios count them.
         astray: members whose weights were last found to differ from those of most.
     """
 
@@ -60,6 +61,7 @@ class Hub:
         self.study, self.names, self.cohort, self.ledger, self.screened = study, sorted(names), cohort, ledger, screened
         self.members: list[str] = []
         self.number = 0
+        self.place = (-1, 0)
         self._asked: dict[str, Message] = {}
         self.astray: list[str] = []
         self._opening = True
@@ -124,12 +126,15 @@ class Hub:
 
     def state_dict(self) -> dict[str, Any]:
         """What an exchange depends on beside what is asked in it, for JSON: a study that goes on goes on with it."""
-        return {"usual": dict(self._usual), "left_out": sorted(self._left_out), "lost": sorted(self._lost)}
+        known = {"usual": dict(self._usual), "left_out": sorted(self._left_out), "lost": sorted(self._lost)}
+        return known | {"place": list(self.place)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
         self._usual = {tag: float(size) for tag, size in state["usual"].items()}
         self._left_out, self._lost = set(state["left_out"]), set(state["lost"])
+        step, exchange = state["place"]
+        self.place = int(step), int(exchange)
 
     # --- an exchange --------------------------------------------------------------------------------------------------
 

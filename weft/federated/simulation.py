@@ -15,7 +15,7 @@ from weft.engine.collectives import Answer, CollectiveId
 from weft.engine.drivers import JournalEntry, Steps
 from weft.errors import CohortError
 from weft.federated.failing import SitesTogether, at_site
-from weft.federated.hub import CONTROL, DIGESTS, Hub
+from weft.federated.hub import CONTROL, DIGESTS, SCORES, Hub
 from weft.federated.joining import hello_of
 from weft.federated.messages import Message, answer_in, answer_to, ask_of, decode, encode
 from weft.federated.network import Network
@@ -58,9 +58,11 @@ class Sites(SitesTogether):
         """Advance everybody, and let those come back who may."""
         more = super().ask()
         if more:
-            self._count()
             first = self._first().tag
-            self._training |= first in (CONTROL, DIGESTS)
+            if not self._training and first.split()[0] in (CONTROL, DIGESTS, SCORES):
+                self._training = True  # or has been over when the study was stopped, behind its last exchange
+                self._step, self._exchange = self.hub.place
+            self._count()
             if first == CONTROL:
                 self._bring_back()
             if self._training:
@@ -105,6 +107,8 @@ class Sites(SitesTogether):
             self._exchange = 0
         self._step = first.step
         self._exchange += 1
+        if self._training:
+            self.hub.place = self._step, self._exchange
         if self.playing is not None:
             self.playing.exchange(first, self.hub.members)
 
