@@ -58,7 +58,7 @@ def test_a_kill_at_any_write_of_any_file_of_a_study_costs_nothing(
         kills += 1
         resumed = nursery.weft("federate", "simulate", "--resume", study)
         if resumed.code != 0:  # killed before it had anything to go on from
-            assert "begin it with weft federate simulate" in resumed.err or "no run has begun" in resumed.err, ended.text
+            assert "begin it with weft federate simulate" in resumed.err or "no run has begun" in resumed.err, ended.err
             begun_again += 1
             resumed = nursery.weft("federate", "simulate", file, "--out", study, "--resume")
         assert resumed.code == 0, f"{count}: {resumed.text}"
