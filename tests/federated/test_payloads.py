@@ -85,11 +85,12 @@ def test_rounded_payloads_cannot_overflow_and_keep_weights_whole() -> None:
     assert float(asked.tensors[0][0, 0]) == float(torch.tensor(2e6).bfloat16())
 
 
-def _asked(strategy: Strategy, gradient: Tensor, weight: float) -> list:
+def _asked(strategy: Strategy, gradient: Tensor, weight: float, scale: float | None = None) -> list:
     model = nn.Linear(gradient.shape[1], len(gradient), bias=False)
     strategy.watch(model)
     model.weight.grad = gradient.clone()
-    step = strategy.average_gradients(Gradients("main", list(model.parameters()), weight))
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
+    step = strategy.average_gradients(Gradients("main", list(model.parameters()), weight, scaler=scaler))
     asked = [next(step)]
     drive([_resumed(step, asked[0])])
     return asked
@@ -102,6 +103,18 @@ def _resumed(step: Iterator[object], first: object) -> Iterator[object]:
             answer = yield step.send(answer)
         except StopIteration:
             return
+
+
+def test_what_waits_of_scaled_gradients_is_worth_as_much_when_the_scale_has_changed() -> None:
+    strategy = TopK(dSGD(), 1 / 3)
+    _asked(strategy, torch.tensor([[1.0, -5.0, 3.0]]) * 4, weight=1, scale=4.0)
+    (asked,) = _asked(strategy, torch.tensor([[1.0, 1.0, 0.0]]) * 2, weight=1, scale=2.0)
+    assert asked.tensors[0].tolist() == [[0.0, 0.0, 3.0 * 2]]
+    (asked,) = _asked(strategy, torch.tensor([[0.0, 0.0, 0.0]]), weight=1, scale=8.0)
+    assert asked.tensors[0].tolist() == [[2.0 * 8, 0.0, 0.0]]
+    (asked,) = _asked(strategy, torch.tensor([[0.0, torch.inf, 0.0]]), weight=1, scale=8.0)  # overflows: none is used
+    (asked,) = _asked(strategy, torch.tensor([[0.0, 0.0, 0.0]]), weight=1, scale=4.0)
+    assert asked.tensors[0].tolist() == [[0.0, 1.0 * 4, 0.0]]
 
 
 def test_topk_sends_the_largest_and_then_what_waited() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weft.engine import Collective, Strategy
+from weft.engine import AverageGradients, Collective, Gradients, Strategy
 from weft.engine.collectives import Answer
-from weft.engine.strategy import all_finite
+from weft.engine.strategy import Exchange, all_finite
 from weft.errors import UsageError
 from weft.federated.means import own_mark, was_counted
 from weft.federated.rounding import rounded
@@ -43,6 +43,13 @@ class TopK(Wrapper):
         self.share = share
         self.waiting: dict[str, list[Tensor]] = {}  # by tag: what this site has not sent yet
         self._next: dict[str, list[Tensor]] = {}
+        self._scale = 1.0  # what is asked is multiples of it; what waits is not
+
+    def average_gradients(self, gradients: Gradients) -> Exchange:
+        """Pass on, thinned; what waits of scaled gradients has been scaled otherwise than these."""
+        self._scale = gradients.scale if isinstance(innermost(self.strategy), AverageGradients) else 1.0
+        yield from super().average_gradients(gradients)
+        self._scale = 1.0
 
     def begin(self) -> None:
         """Nothing has been sent."""
@@ -60,7 +67,7 @@ class TopK(Wrapper):
         # all that was left out of their changes before.
         whole = inner.told_whole(collective.tag) if isinstance(inner, SCAFFOLD) else ()
         wanted = [
-            tensor if is_exact(tensor) or place in whole else tensor + kept.to(tensor)
+            tensor if is_exact(tensor) or place in whole else tensor.add(kept.to(tensor), alpha=self._scale)
             for place, (tensor, kept) in enumerate(zip(collective.tensors, before, strict=True))
         ]
         numbers = collective.encoding.numbers  # with what waited, numbers may have more bits than the strategy sends
@@ -69,7 +76,8 @@ class TopK(Wrapper):
             for place, tensor in enumerate(wanted)
         ]
         if all_finite([tensor for tensor in wanted if not is_exact(tensor)]):
-            self._next[collective.tag] = [every - part for every, part in zip(wanted, tensors, strict=True)]
+            rest = [every - part for every, part in zip(wanted, tensors, strict=True)]
+            self._next[collective.tag] = rest if self._scale == 1 else [tensor / self._scale for tensor in rest]
         if collective.kind == "sum":
             tensors.append(own_mark(self))
         return replace(collective, tensors=tensors, encoding=replace(collective.encoding, sparse=True))
