@@ -148,6 +148,33 @@ def test_a_collate_fn_may_be_an_argument_of_loaders_and_what_is_not_used_is_told
         assert caplog.text.count(f"site local1: dataloader_args of train: {words}") == 1
 
 
+@pytest.mark.parametrize("by_loader", [False, True])
+def test_a_sampler_may_be_a_list_of_rows(tmp_path: Path, by_loader: bool) -> None:
+    rows = [2, 0, 1, 1]
+
+    class Listing(COINNDataHandle):
+        def get_loader(self, handle_key: str = "", **kw: Any) -> Any:
+            return DataLoader(kw["dataset"], batch_size=3, sampler=rows if handle_key == "train" else None)
+
+    seen: list[list[float]] = []
+
+    class Seeing(Trainer):
+        def iteration(self, batch: Any) -> dict[str, Any]:
+            if self.nn["model"].training:
+                seen.append(batch["inputs"][:, 0].tolist())
+            return super().iteration(batch)
+
+    write_sites(tmp_path)
+    options = None if by_loader else {"dataloader_args": {"train": {"sampler": rows}}}
+    code = UserCode(Seeing, Patients, Listing if by_loader else COINNDataHandle)
+    run = site_run(tmp_path, "local0", ["local0"], code=code, epochs=1, batch_size=3, options=options)
+    train([run])
+    dataset = run.handle.dataset["train"]
+    expected = [float(dataset[row]["inputs"][0]) for row in rows]
+    assert [value for batch in seen for value in batch] == expected
+    assert [len(batch) for batch in seen] == [3, 1]
+
+
 class Stream(IterableDataset[Any]):
     """A dataset without places."""
 

@@ -6,17 +6,34 @@ iterated: its dataset, sampler, sizes and `collate_fn` count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler, SequentialSampler, default_collate
 
 from weft.errors import UsageError
 from weft.interop.coinstac.config.keys import Mode
 from weft.interop.coinstac.handle import COINNDataHandle, safe_collate
 from weft.interop.coinstac.overrides import is_overridden
 from weft.interop.usercode import called, file_of
+
+
+class Listed(Sampler[int]):
+    """Rows in the order of a list.
+
+    Args:
+        rows: their numbers.
+    """
+
+    def __init__(self, rows: Iterable[int]) -> None:
+        self.rows = [int(row) for row in rows]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(slots=True)
@@ -48,6 +65,8 @@ def loading_of(handle: COINNDataHandle, name: str, found: Any) -> Loading:
         UsageError: it is to be loaded in a way that cannot be resumed.
     """
     given = handle.loader_arguments(name)
+    if isinstance(given.get("sampler"), list | tuple | range):
+        given["sampler"] = Listed(given["sampler"])
     datasets = [one for one in (found if isinstance(found, list | tuple) else [found]) if one is not None]
     made = Loading(datasets, given, _own_collate(given.get("collate_fn")), _unused(given, f"dataloader_args of {name}"))
     if not datasets or not is_overridden(handle, COINNDataHandle, "get_loader"):
@@ -73,6 +92,7 @@ def _read(loaders: Sequence[DataLoader[Any]], given: dict[str, Any], where: str)
     if first.num_workers:
         arguments["num_workers"] = first.num_workers
     sampler: Any = first.sampler
+    sampler = Listed(sampler) if isinstance(sampler, list | tuple | range) else sampler
     length = len(first.dataset)  # type: ignore[arg-type]
     if isinstance(sampler, SequentialSampler):
         arguments["shuffle"] = False
