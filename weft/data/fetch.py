@@ -14,6 +14,11 @@ from weft.data.randomness import GlobalRandomness, ItemGenerators, item_seed
 from weft.data.samples import Sample, samples_of
 from weft.errors import DataError
 
+_UNLIKE = (
+    "bring them to one shape by a transform (crop, pad or resize); for validation and test, "
+    "training.evaluation_batch_size: 1 will do"
+)
+
 
 @dataclass(slots=True)
 class BatchKey:
@@ -203,8 +208,7 @@ class Fetcher:
                 ours, theirs = (" and ".join(f"{name} {one[name]}" for name in unlike) for one in (forms[0], form))
                 return DataError(
                     f"items of a batch differ: {self.where(int(index[0]))} has {ours}, {self.where(row)} has {theirs}",
-                    "bring them to one shape by a transform (crop, pad or resize); for validation and test, "
-                    "training.evaluation_batch_size: 1 will do",
+                    getattr(self.dataset, "hint_for_unlike_items", _UNLIKE),
                 )
         return DataError(
             f"items cannot be put together into a batch: {type(error).__name__}: {error} ({self.where(int(index[0]))})",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.interop.coinstac.computation import CLASSES, LASTING_LOCAL, LASTING_REMOTE, write
 from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, train, write_sites
@@ -72,6 +73,17 @@ def test_a_bad_item_is_told_with_what_can_be_done_about_it_here(tmp_path: Path) 
     with pytest.raises(DataError, match=r"case patient\d+.txt.*test_breakages\.py:\d+: Bad.__getitem__") as raised:
         train(runs_of(tmp_path, UserCode(Trainer, Bad)))
     assert raised.value.hint == "repair or remove the item; one for which __getitem__ returns None is left out"
+
+
+def test_items_of_unlike_shapes_are_told_with_what_can_be_done_about_them_here(tmp_path: Path) -> None:
+    class Unlike(Patients):
+        def __getitem__(self, ix: int) -> Any:
+            return {**super().__getitem__(ix), "inputs": torch.zeros(30 + ix % 2)}
+
+    with pytest.raises(DataError, match=r"items of a batch differ: .*\(30,\)") as raised:
+        train(runs_of(tmp_path, UserCode(Trainer, Unlike)))
+    assert "in __getitem__, or put them together in a collate_fn" in raised.value.hint
+    assert "evaluation_batch_size" not in raised.value.hint
 
 
 @pytest.mark.parametrize(

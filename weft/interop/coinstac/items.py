@@ -28,6 +28,7 @@ class SiteItems:
     """
 
     hint_for_bad_items = "repair or remove the item; one for which __getitem__ returns None is left out"
+    hint_for_unlike_items = "bring them to one shape in __getitem__, or put them together in a collate_fn of get_loader"
 
     def __init__(self, split: str, datasets: Sequence[Any], collate: Callable[[list[Any]], Any] | None = None) -> None:
         self.split, self.datasets, self.collate = split, list(datasets), collate
