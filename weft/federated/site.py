@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from weft.engine.run import SplitScores
 from weft.engine.seeding import outer_randomness_kept, participant_seed, random_state, seed_everything
 from weft.engine.signals import Interruption
 from weft.engine.state import Position
-from weft.errors import CheckpointError, ConfigError, DataError, WeftError
+from weft.errors import CheckpointError, DataError
 from weft.federated.agreeing import epoch_of, joined_classes, pooled_scales, same_weights, site_seed, told_by_all
 from weft.federated.checking.settings import tell_unlike_labels
 from weft.federated.choosing import (
@@ -121,7 +120,7 @@ class Site:
             yield from counted(same_weights(run), counts, "opening")
             run.state.beside.update(counts)
         if not self.resumed:
-            with self._told_by_name(), outer_randomness_kept():
+            with outer_randomness_kept():
                 try_out(run, self.experiment, self.data)
                 describe_run(self.directory, self.experiment, self.data, self.threads)
                 self.directory.write_json(self.directory.agreed_file, self._agreed)
@@ -209,8 +208,7 @@ class Site:
             splits = sorted({name for said in told for name in said["splits"]})
             steps = -(-epoch // self.experiment.training.accumulate)
             self._agreed = {"splits": splits, "steps_per_epoch": steps, "batches": wanted}
-        with self._told_by_name():
-            run = self.run = self._build()
+        run = self.run = self._build()
         return run
 
     def _read_agreed(self) -> None:
@@ -220,16 +218,14 @@ class Site:
 
     def _agree(self) -> Generator[Collective, Answer, list[dict[str, Any]]]:
         """Open the data, with the classes and scales of all sites; of each site what it has."""
-        with self._told_by_name():
-            own = self._class_names()
+        own = self._class_names()
         names = yield from told_by_all("classes", own, len(self.names))
         classes = joined_classes(self.names, names)
         if self.number == 0:
             tell_unlike_labels(dict(zip(self.names, names, strict=True)))
         statistics = yield from self._statistics(classes)
-        with self._told_by_name():
-            self._data = data = self._open(statistics)
-            batches = batches_of_epoch(self.experiment, data)
+        self._data = data = self._open(statistics)
+        batches = batches_of_epoch(self.experiment, data)
         items = len(data.splits["train"]) if "train" in data.splits else 0
         return (
             yield from told_by_all(
@@ -248,11 +244,10 @@ class Site:
         experiment = self.experiment
         if not experiment.dataset.standardize:
             return known
-        with self._told_by_name():
-            moments = measure(
-                experiment.dataset, experiment.namespace(), seed=experiment.seed, fold=experiment.fold,
-                base=experiment.base, kind=target_kind_of(experiment), classes=classes,
-            )  # fmt: skip
+        moments = measure(
+            experiment.dataset, experiment.namespace(), seed=experiment.seed, fold=experiment.fold,
+            base=experiment.base, kind=target_kind_of(experiment), classes=classes,
+        )  # fmt: skip
         by_site = yield from told_by_all("shapes", [list(moment.mean.shape) for moment in moments], len(self.names))
         shapes: list[list[int]] = next((said for said in by_site if said), [])
         if not shapes:
@@ -327,18 +322,6 @@ class Site:
         run.resumed = resumed
         run.history.restore(run.state.history)
         self.directory.steps().truncate_after(run.state.position.step)
-
-    @contextmanager
-    def _told_by_name(self) -> Iterator[None]:
-        """Errors inside say at which site they happened. Nothing is exchanged inside."""
-        try:
-            yield
-        except ConfigError:
-            raise
-        except WeftError as error:
-            error.message = f"site {self.name}: {error.message}"
-            error.args = (error.message, error.hint)
-            raise
 
 
 def _moment_of(run: Run) -> Moment:
