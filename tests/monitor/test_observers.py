@@ -133,7 +133,9 @@ def test_a_run_that_starts_over_forgets_the_steps_of_the_first_try(tmp_path: Pat
     run = make_run(tmp_path / "run")
     play([StepsCSV()], events(run.path, 2, last_step=7))
     play([StepsCSV()], events(run.path, 2))
-    assert [row["step"] for row in read_rows(run.steps_file)] == list(range(2, 21, 2))
+    rows = list(read_rows(run.steps_file))
+    assert [row["step"] for row in rows] == list(range(2, 21, 2))
+    assert [row["epoch"] for row in rows] == [1] * 5 + [2] * 5  # as the history counts them
 
 
 def points(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -14,7 +14,7 @@ _SPLITS = ("train", "validation", "test")
 
 
 class StepsCSV(Observer):
-    """Writes the logged steps to the run's `steps.csv`: step, epoch, loss, learning rate."""
+    """Writes the logged steps to the run's `steps.csv`: step, epoch (from 1), loss, learning rate."""
 
     def __init__(self) -> None:
         self._log: StepLog | None = None
@@ -28,7 +28,8 @@ class StepsCSV(Observer):
     def on_step(self, step: Step) -> None:
         logged = step.loss is not None or step.learning_rate is not None  # a step without items has no loss
         if logged and self._log is not None:
-            row = {"step": step.step, "epoch": step.epoch, "loss": step.loss, "learning_rate": step.learning_rate}
+            epoch = step.epoch + 1  # as in history.csv
+            row = {"step": step.step, "epoch": epoch, "loss": step.loss, "learning_rate": step.learning_rate}
             self._log.append(row)
 
     def on_end(self, result: RunResult) -> None:
