@@ -70,13 +70,35 @@ def test_what_cannot_be_is_refused_before_training_with_its_place(
     assert any(one.severity == "error" and key in one.where for one in check(file).findings)
 
 
-def test_the_median_of_two_sites_is_no_median(tmp_path: Path) -> None:
-    file = study(tmp_path, federation__strategy=robust("median", tolerated=0))
+@pytest.mark.parametrize("aggregate", ["median", "krum"])
+def test_the_median_of_two_sites_is_their_mean_and_refused_only_where_one_is_tolerated(
+    aggregate: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = study(tmp_path, federation__strategy=robust(aggregate, tolerated=0), training__epochs=1)
     content = yaml.safe_load(file.read_text())
     del content["federation"]["sites"]["west"]
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match="among 3 or more, but the study has 2"):
-        simulate(file, out=tmp_path / "study")
+    simulate(file, out=tmp_path / "study")
+    assert "of two sites is their mean" in caplog.text
+    assert "keeps" not in caplog.text
+    (found,) = told(check(file), "robust mean")
+    assert found.severity == "warning"
+    content["federation"]["strategy"] = robust(aggregate)
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match="keeps 1 site .* but the study has 2"):
+        simulate(file, out=tmp_path / "another")
+
+
+def test_the_median_of_two_sites_that_train_is_told_where_others_do_not(tmp_path: Path) -> None:
+    file = study(tmp_path, federation__strategy=robust("median", tolerated=0))
+    content = yaml.safe_load(file.read_text())
+    del content["dataset"]["split"]
+    for number, (name, site) in enumerate(content["federation"]["sites"].items()):
+        site["table"] = {"train" if number < 2 else "test": f"{name}.csv"}
+    file.write_text(yaml.safe_dump(content))
+    (found,) = told(check(file), "robust mean")
+    assert found.severity == "warning"
+    assert "only 2 have training data" in found.message
 
 
 def test_only_sites_that_train_count_in_a_robust_mean(tmp_path: Path) -> None:

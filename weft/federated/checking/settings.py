@@ -225,15 +225,15 @@ def _check_cohort(federation: FederationConfig, findings: Findings) -> None:
 
 
 def _needed(strategy: Strategy) -> tuple[str, int, int]:
-    """The aggregate, how many sites it tolerates, and among how many it can (0: any number).
+    """The aggregate, how many sites it tolerates, and among how many it can (0: any number, as it tolerates none).
 
     Krum: Blanchard et al., 2017, arXiv:1703.02757 (2f + 3 or more); median and trimmed mean: Yin et al., 2018,
-    arXiv:1803.01498 (fewer than half, so 2f + 1 or more). The median of two is their mean.
+    arXiv:1803.01498 (fewer than half, so 2f + 1 or more).
     """
     inner = innermost(strategy)
     aggregate, tolerated = str(getattr(inner, "aggregate", "sum")), int(getattr(inner, "tolerated", 0))
-    least = {"krum": 2 * tolerated + 3, "median": max(2 * tolerated + 1, 3), "trimmed_mean": 2 * tolerated + 1}
-    return aggregate, tolerated, least.get(aggregate, 0)
+    least = {"krum": 2 * tolerated + 3, "median": 2 * tolerated + 1, "trimmed_mean": 2 * tolerated + 1}
+    return aggregate, tolerated, least.get(aggregate, 0) if tolerated else 0
 
 
 def _check_robust(federation: FederationConfig, strategy: Strategy, findings: Findings) -> None:
@@ -256,6 +256,8 @@ def _check_robust(federation: FederationConfig, strategy: Strategy, findings: Fi
             f"write minimum_sites: {needed}, or a smaller tolerated",
             aggregate=aggregate, tolerated=tolerated, sites_needed=needed,
         )  # fmt: skip
+    if tolerated == 0:
+        _check_of_two(aggregate, sites, f"the study has {sites}", findings)
     if aggregate == "trimmed_mean" and tolerated == 0:
         message = "a trimmed mean that trims nothing is the mean of all sites, which count alike"
         findings.warning("robust mean", where, message, "write tolerated: 1 or more, or aggregate: sum")
@@ -268,6 +270,8 @@ def _check_robust_with(
     aggregate, tolerated, needed = _needed(strategy)
     if aggregate == "sum" or len(federation.sites) < needed:
         return
+    if tolerated == 0 and len(federation.sites) > 2:
+        _check_of_two(aggregate, len(training), f"only {len(training)} have training data", findings)
     evidence: dict[str, Any] = {"aggregate": aggregate, "tolerated": tolerated, "sites_needed": needed}
     if len(training) < needed:
         told = _too_few(aggregate, tolerated, needed, f"only {len(training)} have training data")
@@ -284,9 +288,19 @@ def _check_robust_with(
             )  # fmt: skip
 
 
+def _check_of_two(aggregate: str, sites: int, found: str, findings: Findings) -> None:
+    """Where none is tolerated, any number of sites is enough; of two, the median and Krum's choice are the mean."""
+    if aggregate in ("median", "krum") and sites == 2:
+        findings.warning(
+            "robust mean", "federation.strategy",
+            f"the {'median' if aggregate == 'median' else 'choice of Krum'} of two sites is their mean, which counts "
+            f"them alike, and {found}", "write aggregate: sum, or find more sites", aggregate=aggregate, tolerated=0,
+        )  # fmt: skip
+
+
 def _too_few(aggregate: str, tolerated: int, needed: int, found: str) -> tuple[str, str]:
     message = (
-        f"{aggregate} keeps {count(max(tolerated, 1), 'site')} that may send anything from spoiling the model among "
+        f"{aggregate} keeps {count(tolerated, 'site')} that may send anything from spoiling the model among "
         f"{needed} or more, but {found}"
     )
     return message, "set tolerated to a smaller number, use another aggregate, or find more sites"
