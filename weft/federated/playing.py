@@ -7,7 +7,7 @@ lines what will happen again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from weft.engine.collectives import CollectiveId
@@ -23,9 +23,10 @@ class Playing:
     Args:
         scenario: what is to happen.
         ledger: of the study; where it goes on, back at the boundary where it does.
+        state: what `state_dict` gave at that boundary.
     """
 
-    def __init__(self, scenario: Scenario, ledger: Ledger) -> None:
+    def __init__(self, scenario: Scenario, ledger: Ledger, state: Mapping[str, Any] | None = None) -> None:
         self.scenario, self._ledger = scenario, ledger
         self._happened: set[int] = set()  # numbers of events, as those below
         self._missed: dict[int, str] = {}  # and why
@@ -34,6 +35,14 @@ class Playing:
         self._there: set[str] = set()  # sites that took part in one of them
         for row in read_ledger(ledger.path) if ledger.path is not None else ():
             self._remember(row)
+        if state is not None:
+            self._step, self._epoch = state["step"], state["epoch"]
+            self._tags, self._there = list(state["tags"]), set(state["there"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step that is being played, for JSON: a boundary may lie between two of its exchanges."""
+        there = sorted(self._there)
+        return {"step": self._step, "epoch": self._epoch, "tags": list(self._tags), "there": there}
 
     def _remember(self, row: dict[str, Any]) -> None:
         for number, event in enumerate(self.scenario.events):
@@ -50,6 +59,8 @@ class Playing:
             asked: which one.
             members: the sites that take part.
         """
+        if asked.step < self._step:
+            return  # sites that go on agree on where
         if asked.step != self._step:
             for number, event in self._open():
                 if event.step < asked.step and event.event not in AT_JOINING:

@@ -7,6 +7,7 @@ from typing import Any
 
 from weft.errors import CheckpointError, RunDirectoryError
 from weft.federated.hub import Hub
+from weft.federated.playing import Playing
 from weft.runs import RunDirectory
 
 # A boundary that is the same at all sites: epoch, step, and 1 where the epoch's steps were all taken, as when a study
@@ -28,6 +29,8 @@ class HubMemory:
 
     def __init__(self, directory: RunDirectory, hub: Hub, keep: int) -> None:
         self.directory, self.hub, self.keep = directory, hub, keep
+        self.playing: Playing | None = None  # the scenario that the hub's study is played with
+        self.played: dict[str, Any] | None = None  # its state, where the study goes on
         self._rows: list[dict[str, Any]] = []  # oldest first
         self._noted: tuple[Moment, int] | None = None  # the boundary and exchange of the last one
 
@@ -45,6 +48,8 @@ class HubMemory:
         before = [row for row in self._rows if _moment(row) != moment]
         place = dict(zip(_MOMENT, moment, strict=True))
         row = {**place, "events": self.hub.ledger.written, **self.hub.state_dict()}
+        if self.playing is not None:
+            row["playing"] = self.playing.state_dict()
         self._rows = [*before, row][-self.keep :]
         self._noted = moment, self.hub.number
         self.directory.write_json(self.directory.hub_file, self._rows)
@@ -68,6 +73,7 @@ class HubMemory:
             if not rows or _moment(rows[-1]) != moment:
                 raise ValueError(f"there is nothing of epoch {moment[0] + 1}, step {moment[1]}")
             self.hub.load_state_dict(rows[-1])
+            self.played = rows[-1].get("playing")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise self._wrong(error) from error
         self._rows = rows

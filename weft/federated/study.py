@@ -223,7 +223,8 @@ class _Study:
     def _join(self, resuming: _Resuming | None) -> None:
         """Let the hub take in every site that it does not refuse, but for those that are away."""
         away = resuming.away if resuming is not None else ()
-        self.playing = Playing(self.scenario, self.ledger) if self.scenario is not None else None
+        if self.scenario is not None:
+            self.playing = self.memory.playing = Playing(self.scenario, self.ledger, self.memory.played)
         self.names = []
         for name in self.hub.names:
             try:
