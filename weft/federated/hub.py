@@ -23,6 +23,7 @@ from weft.federated.messages import Message, collective_of
 
 CONTROL = "control"  # tag of the exchange that begins a step
 DIGESTS = "digests"
+BOUNDARIES = "boundaries"  # where sites that go on have saved: no part of what goes on
 SCORES = "scores"  # first word of those that ask for counts of predictions
 ROUND = "round"  # begins the tag of what sites send at the end of a round
 _UPDATES = ("gradients", ROUND, "left factors", "right factors", "factors")

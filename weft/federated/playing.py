@@ -59,8 +59,6 @@ class Playing:
             asked: which one.
             members: the sites that take part.
         """
-        if asked.step < self._step:
-            return  # sites that go on agree on where
         if asked.step != self._step:
             for number, event in self._open():
                 if event.step < asked.step and event.event not in AT_JOINING:

@@ -15,7 +15,7 @@ from weft.engine.collectives import Answer, CollectiveId
 from weft.engine.drivers import JournalEntry, Steps
 from weft.errors import CohortError
 from weft.federated.failing import SitesTogether, at_site
-from weft.federated.hub import CONTROL, DIGESTS, SCORES, Hub
+from weft.federated.hub import BOUNDARIES, CONTROL, DIGESTS, SCORES, Hub
 from weft.federated.joining import hello_of
 from weft.federated.messages import Message, answer_in, answer_to, ask_of, decode, encode
 from weft.federated.network import Network
@@ -103,6 +103,8 @@ class Sites(SitesTogether):
     def _count(self) -> None:
         """Exchanges are counted within a step, which begins with the agreement on it."""
         first = self._first()
+        if first.tag == BOUNDARIES:
+            return  # of no step: nothing that is planned happens to it
         if first.tag == CONTROL or first.step != self._step:
             self._exchange = 0
         self._step = first.step

@@ -34,6 +34,7 @@ from weft.federated.choosing import (
     require_private,
 )
 from weft.federated.dsgd import dSGD
+from weft.federated.hub import BOUNDARIES
 from weft.federated.pretraining import pretrained
 from weft.federated.remembering import Moment
 from weft.federated.snapshots import State, take_shared, with_digests
@@ -305,7 +306,7 @@ class Site:
         """Go on from the newest boundary that all sites have saved; False where the study was killed before that."""
         folder = self._folder
         own = boundaries_in(folder)
-        everybodys = yield from told_by_all("boundaries", list(own))
+        everybodys = yield from told_by_all(BOUNDARIES, list(own))
         common = set.intersection(*({tuple(one) for one in said} for said in everybodys))
         if common:
             run.state.load_state_dict(folder.load_at(own[max(common)]))
