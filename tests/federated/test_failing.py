@@ -134,3 +134,13 @@ def test_a_study_killed_before_it_trained_begins_again_by_the_same_command(
         simulate(written, out=out)
     done = simulate(written, out=out, resume=True)
     assert outcome(done.path) == outcome(simulate(written, out=tmp_path / "undisturbed").path)
+
+
+def test_a_study_killed_before_its_report_was_written_gets_it_when_it_goes_on(tmp_path: Path) -> None:
+    done = simulate(study(training__epochs=1), out=tmp_path / "study")
+    report, result = done.path / "report.html", done.path / "result.json"
+    report.unlink()
+    before = result.stat()
+    simulate(done.path, resume=True)
+    assert report.exists()
+    assert result.stat() == before

@@ -67,6 +67,17 @@ def report_on(directory: RunDirectory) -> None:
         logger.warning("the report could not be made: %r; try again with: weft report %s", error, directory.path)
 
 
+def found_finished(directory: RunDirectory) -> None:
+    """A run that shall go on is finished already: all that it can lack is the report, where it was killed before it.
+
+    Raises:
+        RunDirectoryError: the disk refuses.
+    """
+    logger.info("%s is finished already", directory.path)
+    if not directory.report.exists():
+        report_on(directory)
+
+
 def _kept_epochs(directory: RunDirectory, run: Run) -> list[dict[str, Any]]:
     """The best epochs whose weights were kept, best first, each with its value and the file."""
     kept = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from weft.actions.beginning import begun, describe_run, require_training_data, try_out
-from weft.actions.ending import report_on, write_failure, write_outcome
+from weft.actions.ending import found_finished, report_on, write_failure, write_outcome
 from weft.actions.opening import (
     OpenedRun,
     digest_experiment_data,
@@ -75,9 +75,7 @@ def resume_one(path: Path, overrides: Sequence[str], observers: Sequence[Observe
     with opened.directory as directory:
         done = directory.result()
         if done is not None and done.get("status") == "finished":
-            logger.info("%s is finished already", directory.path)
-            if not directory.report.exists():  # killed between the two
-                report_on(directory)
+            found_finished(directory)
             return TrainedRun(directory.path, done)
         refuse_other_code(opened)
         data = open_experiment_data(opened.experiment)

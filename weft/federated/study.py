@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.actions.beginning import begun, begun_already
-from weft.actions.ending import monitored, report_on, write_failure
+from weft.actions.ending import found_finished, monitored, report_on, write_failure
 from weft.actions.opening import Source, folds_of, load, open_run, require_same_experiment
 from weft.actions.single import refuse_other_code
 from weft.actions.stopping import stoppable
@@ -136,7 +136,7 @@ def _go_on(path: Path, overrides: Sequence[str], compare: bool) -> TrainedRun:
         if compare and "tested" in done:
             raise UsageError(f"{path} holds a test of weights: nothing was trained that could be compared")
         if done.get("status") == "finished" and (not compare or "comparison" in done):
-            logger.info("%s is finished already", directory.path)
+            found_finished(directory)
             return TrainedRun(directory.path, done)
         refuse_other_code(opened)
         threads = int(opened.provenance["run_threads"])
