@@ -11,6 +11,7 @@ import torch
 
 from tests.interop.coinstac.tables import SIZES, SPEC, Patients, Trainer, site_run, train, write_site, write_sites
 from weft.errors import ConfigError, DataError, UsageError
+from weft.interop.coinstac import COINNDataHandle
 from weft.interop.coinstac.nn import PooledTrainer
 from weft.interop.coinstac.running import UserCode
 from weft.interop.coinstac.site_runner import SiteRunner
@@ -61,6 +62,21 @@ def test_data_of_all_sites_are_trained_on_and_tested_in_one_place(tmp_path: Path
     assert float(line.split(",")[1]) == pytest.approx(right / sum(SIZES.values()), abs=1e-5)
     assert len(PooledTrainer(Trainer, folder, tmp_path / "one").run(Noting, only_folds=[2])) == 1
     assert [path.name for path in (tmp_path / "one").glob("fold_*")] == ["fold_2"]
+
+
+class OwnData(COINNDataHandle):
+    """Makes its datasets itself."""
+
+    def get_train_dataset(self, dataset_cls: Any) -> Any:
+        return self.get_dataset("train", self.split()["train"], dataset_cls=dataset_cls)
+
+
+def test_a_data_handle_that_makes_its_datasets_itself_is_asked_at_every_site(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    given = {"datahandle_cls": OwnData, "dataloader_args": {"train": {"drop_last": True}}}
+    own = PooledTrainer(Trainer, folder, tmp_path / "own", **given).run(Patients)
+    given.pop("datahandle_cls")
+    assert own == PooledTrainer(Trainer, folder, tmp_path / "plain", **given).run(Patients)
 
 
 def test_what_pooled_training_cannot_do_is_told(tmp_path: Path) -> None:

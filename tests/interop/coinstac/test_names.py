@@ -79,6 +79,13 @@ def test_what_is_not_there_is_told() -> None:
         imported("vision.imageutils")
 
 
+def test_words_in_a_path_are_no_name_that_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, _Finder()])
+    error = ImportError("cannot import name 'x' from 'coinstac_dinunet' (/home/granddad/rankdad/__init__.py)")
+    error.name = "coinstac_dinunet"
+    assert advice(error).startswith("docs/coinstac.md")
+
+
 @pytest.mark.parametrize(
     ("statement", "hint"),
     [

@@ -42,7 +42,7 @@ def advice(error: ImportError) -> str:
         return ""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return "simulate with --alias: the name means Weft's classes then"
-    said = f"{name} {error}"
+    said = f"{name} {str(error).partition(' (')[0]}"  # without the file's path, which may hold any word
     return next((hint for word, hint in INSTEAD.items() if word in said), "docs/coinstac.md lists what is there")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +127,10 @@ class PooledTrainer:
                 found = getattr(handle, f"get_{name}_dataset")(dataset_cls)
                 parts = found if isinstance(found, list | tuple) else [found]
                 together[name] += [one for one in parts if one is not None]
-        given = {name: {**(self.dataloader_args.get(name) or {}), "dataset": together[name]} for name in SPLITS}
+        given = {name: dict(self.dataloader_args.get(name) or {}) for name in SPLITS}
         name, first = next(iter(handles.items()))
         state = {**self._state(name), "clientId": "pooled", "outputDirectory": str(self.log_dir)}
-        code = UserCode(self.base, None, self.datahandle_cls)
+        code = UserCode(self.base, None, _of_all_sites(self.datahandle_cls, together))
         cache = {key: value for key, value in first.cache.items() if key != "dataloader_args"}
         place = self.log_dir / f"fold_{fold}"
         report = train_fold(code, cache, state, place, "pooled", {"dataloader_args": given})
@@ -145,3 +145,12 @@ class PooledTrainer:
         trainer = self.base(data_handle=NoData(cache, {}, {"clientId": "pooled"}))
         line = pooled_line(trainer, sums)
         records.write_table(self.log_dir / f"{Key.GLOBAL_TEST_METRICS}.csv", reports[0]["log_header"], [line])
+
+
+def _of_all_sites(handle: type[COINNDataHandle], together: Mapping[str, list[Any]]) -> type[COINNDataHandle]:
+    """The user's data handle, but what it opens is what it has opened at all sites."""
+
+    def opened(name: str) -> Callable[[COINNDataHandle, Any], list[Any]]:
+        return lambda self, dataset_cls: together[name]
+
+    return type(handle.__name__, (handle,), {f"get_{name}_dataset": opened(name) for name in SPLITS})
