@@ -37,28 +37,11 @@ class SitesByHand:
 
     def steps(self, count: int) -> list[float]:
         """Take so many steps; the seconds of each."""
-        times = []
-        for _ in range(count):
-            started = time.perf_counter()
-            self._backward()
-            for parameters in zip(*(model.parameters() for model in self.models), strict=True):
-                gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-                mean = torch.stack(gradients).mean(0)
-                for gradient in gradients:
-                    gradient.copy_(mean)
-            for optimizer in self.optimizers:
-                optimizer.step()
-            times.append(time.perf_counter() - started)
-        return times
+        return _seconds(self._step, count)
 
     def gradients(self, count: int) -> list[float]:
         """Only compute the gradients of a step, so many times; the seconds of each."""
-        times = []
-        for _ in range(count):
-            started = time.perf_counter()
-            self._backward()
-            times.append(time.perf_counter() - started)
-        return times
+        return _seconds(self._backward, count)
 
     def together(self, count: int) -> list[float]:
         """Only compute the gradients of a step, those of all sites at once and each apart; the seconds of each.
@@ -71,23 +54,26 @@ class SitesByHand:
             return nn.functional.cross_entropy(functional_call(self.models[0], own, (inputs,)), targets)
 
         gradients = vmap(grad(loss))
-        times = []
-        for _ in range(count):
-            started = time.perf_counter()
-            gradients(weights, *self._batches(torch.stack))
-            times.append(time.perf_counter() - started)
-        return times
+        return _seconds(lambda: gradients(weights, *self._batches(torch.stack)), count)
 
     def pooled(self, count: int) -> list[float]:
         """Only one forward and backward pass of one model, over the rows of all sites; the seconds of each."""
-        times = []
-        for _ in range(count):
-            started = time.perf_counter()
-            inputs, targets = self._batches(torch.cat)
-            self.optimizers[0].zero_grad()
-            nn.functional.cross_entropy(self.models[0](inputs), targets).backward()
-            times.append(time.perf_counter() - started)
-        return times
+        return _seconds(self._pooled, count)
+
+    def _step(self) -> None:
+        self._backward()
+        for parameters in zip(*(model.parameters() for model in self.models), strict=True):
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            mean = torch.stack(gradients).mean(0)
+            for gradient in gradients:
+                gradient.copy_(mean)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def _pooled(self) -> None:
+        inputs, targets = self._batches(torch.cat)
+        self.optimizers[0].zero_grad()
+        nn.functional.cross_entropy(self.models[0](inputs), targets).backward()
 
     def _batches(self, join: Callable[[list[Tensor]], Tensor]) -> tuple[Tensor, Tensor]:
         rows = [torch.randint(len(inputs), (self.batch_size,)) for inputs, _ in self.tables]
@@ -101,3 +87,12 @@ class SitesByHand:
             rows = torch.randint(len(inputs), (self.batch_size,))
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(inputs[rows]), targets[rows]).backward()
+
+
+def _seconds(work: Callable[[], object], count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return times

@@ -107,7 +107,14 @@ def test_the_weights_of_a_rounds_end_count_for_all_its_steps(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_running_statistics_of_the_average_are_those_of_all_sites(tmp_path: Path) -> None:
     model = {"tests.engine.studies.DoubleNet": {"batch_norm": True}}
-    _require_common(simulate(study(model=model, training__epochs=1, **AVERAGED), out=tmp_path / "study"))
+    done = simulate(study(model=model, training__epochs=1, **AVERAGED), out=tmp_path / "study")
+    _require_common(done)
+    for state in _states(done.path):
+        statistics = [name for name in state["average"] if name.endswith(("running_mean", "running_var"))]
+        assert len(statistics) == 2
+        for name in statistics:
+            assert torch.equal(state["average"][name], state["model"][name])
+            assert len(state["average"][name].unique()) > 1  # they have moved from where they began
 
 
 @pytest.mark.slow

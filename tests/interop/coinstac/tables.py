@@ -195,3 +195,25 @@ def to_the_end(
             together.participants[place] = again
             together.restart("local1")
     return turns
+
+
+def alive_and_revived(folder: Path, code: UserCode, deaths: Sequence[int], **arguments: Any) -> list[SiteRun]:
+    """`local1` at its end, in a computation where nobody dies and in one where it does.
+
+    Args:
+        folder: of the sites' data.
+        code: the user's classes.
+        deaths: turns after which it dies.
+        arguments: of all sites.
+    """
+    found = []
+    for turns in ((), deaths):
+        kept = folder / f"deaths{len(turns)}"
+
+        def made(name: str, kept: Path = kept) -> SiteRun:
+            return site_run(folder, name, code=code, options={"folder": kept / name, "every_step": True}, **arguments)
+
+        runs = {name: made(name) for name in SIZES}
+        to_the_end(Together([run.participant() for run in runs.values()]), runs, made, turns)
+        found.append(runs["local1"])
+    return found

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, to_the_end, train, write_sites
-from weft.engine import Together
+from tests.interop.coinstac.tables import SIZES, Patients, Trainer, alive_and_revived, site_run, train, write_sites
 from weft.errors import ConfigError
 from weft.interop.coinstac import running
 from weft.interop.coinstac.running import SiteRun, UserCode
@@ -73,17 +72,7 @@ def test_a_site_with_several_gpus_that_dies_goes_on_to_the_same_bits(
 ) -> None:
     several(monkeypatch)
     write_sites(tmp_path)
-    found = []
-    for deaths in ([], [9, 20]):
-        folder = tmp_path / f"deaths{len(deaths)}"
-
-        def made(name: str, folder: Path = folder) -> SiteRun:
-            options = {"folder": folder / name, "every_step": True}
-            return site_run(tmp_path, name, code=UserCode(Looking, Patients), options=options)
-
-        runs = {name: made(name) for name in SIZES}
-        to_the_end(Together([run.participant() for run in runs.values()]), runs, made, deaths)
-        found.append(outcome(runs["local1"]))
+    found = [outcome(run) for run in alive_and_revived(tmp_path, UserCode(Looking, Patients), [9, 20])]
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 

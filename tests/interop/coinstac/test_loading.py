@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, Subset, WeightedRandomSampler
 
-from tests.interop.coinstac.tables import SIZES, Patients, Trainer, site_run, to_the_end, train, write_sites
-from weft.engine import Together
+from tests.interop.coinstac.tables import SIZES, Patients, Trainer, alive_and_revived, site_run, train, write_sites
 from weft.errors import DataError, UsageError, WeftError
 from weft.interop.coinstac import COINNDataHandle, COINNLearner
 from weft.interop.coinstac.data import safe_collate
@@ -95,17 +94,8 @@ def test_a_site_with_loaders_of_its_own_that_dies_goes_on_to_the_same_bits(tmp_p
             return DataLoader(kw["dataset"], batch_size=8, sampler=sampler, collate_fn=safe_collate)
 
     write_sites(tmp_path)
-    found = []
-    for deaths in ([], [9, 14]):
-        folder = tmp_path / f"deaths{len(deaths)}"
-
-        def made(name: str, folder: Path = folder) -> SiteRun:
-            options = {"folder": folder / name, "every_step": True}
-            return site_run(tmp_path, name, code=UserCode(Trainer, Patients, Weighted), options=options, num_workers=0)
-
-        runs = {name: made(name) for name in SIZES}
-        to_the_end(Together([run.participant() for run in runs.values()]), runs, made, deaths)
-        found.append(outcome(runs["local1"]))
+    code = UserCode(Trainer, Patients, Weighted)
+    found = [outcome(run) for run in alive_and_revived(tmp_path, code, [9, 14], num_workers=0)]
     assert torch.equal(*found)
 
 
